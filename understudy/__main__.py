@@ -1,0 +1,7 @@
+"""`python -m understudy` is the `understudy` command; the supervisor starts its children this way."""
+
+import sys
+
+from understudy.cli import main
+
+sys.exit(main())
