@@ -312,7 +312,9 @@ def parse(text: str, source: str = "understudy.yaml") -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        # A misspelt key explains a missing one, so it comes first.
+        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
         path = [part for part in first["loc"] if isinstance(part, str | int)]
         raise ConfigError(f"{source}:{_line(node, path)}: {_explain(first, path)}") from error
 
