@@ -63,7 +63,7 @@ def response(request: ResponsesRequest, answer: Answer, usage: Usage) -> Json:
 
 def events(whole: Json) -> Iterator[Json]:
     """The stream of a response: `type` and `sequence_number` in every event."""
-    nothing = {"output": [], "usage": None, "incomplete_details": None}
+    nothing: Json = {"output": [], "usage": None, "incomplete_details": None}
     begun = whole | nothing | {"status": "in_progress"}
     rows: list[Json] = [
         {"type": "response.created", "response": begun},
