@@ -43,6 +43,7 @@ COMMANDS = {
     "rollout": Command("deploy.commands.rollout", "start, pause, abort, show a rollout"),
     "controller": Command("deploy.commands.controller", "walk rollouts by their verdicts"),
     "console": Command("deploy.commands.console", "the web page"),
+    "replay": Command("deploy.commands.replay", "send recorded requests through the proxy"),
     "teacher": Command("deploy.commands.teacher", "a stand-in teacher for demos and tests"),
     "config": Command("understudy.commands.config", "check the file and show what is in force"),
     "doctor": Command("understudy.commands.doctor", "check this installation"),

@@ -7,7 +7,7 @@ it publishes a new version only if the routing changes, and several callers may 
 import msgspec
 
 from understudy import documents
-from understudy.config import Config
+from understudy.config import Config, Mode
 from understudy.lake import Lake
 from understudy.policy import Override, Policy, PolicyStore, compile_policy, same_routing
 
@@ -31,14 +31,24 @@ def override_of(config: Config, name: str, events: list[documents.RolloutEvent])
     if event.state == "rolled_back":
         return Override(mode="teacher", student=event.student, note=event.reason)
     step = steps[min(event.step, len(steps) - 1)]
+    # Beyond the shadow step the student is still asked on a sample of what the teacher serves:
+    # without pairs nobody could say whether the step is good.
+    sample = config.workloads[name].shadow.sample
     note = f"rollout step {event.step + 1}/{len(steps)}: {event.reason}"
     if step.shadow is not None:
         return Override(
             mode="shadow", student=event.student, shadow_sample=step.shadow, note=note
         )
     if step.setWeight is not None:
-        return Override(mode="canary", student=event.student, weight=step.setWeight, note=note)
-    return Override(mode="hybrid" if step.hybrid else "student", student=event.student, note=note)
+        return Override(
+            mode="canary",
+            student=event.student,
+            weight=step.setWeight,
+            shadow_sample=sample,
+            note=note,
+        )
+    mode: Mode = "hybrid" if step.hybrid else "student"
+    return Override(mode=mode, student=event.student, shadow_sample=sample, note=note)
 
 
 def demanded(config: Config, config_hash: str, lake: Lake) -> Policy:
