@@ -50,8 +50,6 @@ class RequestMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     content_type: str | None = None
     content_encoding: str | None = None
     config_hash: str | None = None
-    # Attempts other than the first share the first one's request body: its frame holds the bytes.
-    body_of: str | None = None
 
 
 class ResponseMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
