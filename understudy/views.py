@@ -6,6 +6,7 @@ of older and newer schemas mix; what one lacks is null. `pairs` holds only compl
 arms: failures are counted on `exchanges`.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,18 +61,23 @@ def connect(lake: Path | Lake) -> duckdb.DuckDBPyConnection:
     connection.register("_empty", SCHEMA.empty_table())
     connection.execute("CREATE TABLE _record AS FROM _empty")
     connection.unregister("_empty")
-    connection.execute(_log_view(root))
+    connection.execute(_log_view(_quoted(root / "log/*/*.parquet")))
     connection.execute(_EXCHANGES + _FEEDBACK + _PAIRS)
     for name, documents in _DOCUMENTS.items():
         connection.execute(_document_view(root, name, documents))
     return connection
 
 
-def _log_view(root: Path) -> str:
+def narrow(connection: duckdb.DuckDBPyConnection, files: Iterable[Path]) -> None:
+    """Let the views of the log see these Parquet files only: for readers of a big lake's end."""
+    connection.execute(_log_view(f"[{', '.join(map(_quoted, files))}]"))
+
+
+def _log_view(source: str) -> str:
     # UNION BY NAME with the typed, empty table: a lake of old files, or of none, has every column.
     return f"""
-    CREATE VIEW _log AS FROM _record UNION ALL BY NAME
-    FROM read_parquet({_quoted(root / "log/*/*.parquet")},
+    CREATE OR REPLACE VIEW _log AS FROM _record UNION ALL BY NAME
+    FROM read_parquet({source},
       union_by_name = true, hive_partitioning = false, allow_empty = true)"""
 
 
