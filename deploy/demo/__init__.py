@@ -1,0 +1,1 @@
+"""`understudy demo`: the whole loop on one machine, told in acts, with real parts throughout."""
