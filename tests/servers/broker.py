@@ -121,15 +121,22 @@ def shared(folder: Path, owner: int) -> str:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ready.exists():
-            keeper = subprocess.Popen(
-                [sys.executable, "-m", "tests.servers.broker", str(folder), str(owner)], cwd=ROOT
-            )
-            while not ready.exists():
-                if keeper.poll() is not None:
-                    raise RuntimeError(f"Kafka's keeper ended with status {keeper.returncode}")
-                time.sleep(0.1)
-            keeper.returncode = 0  # it outlives this worker on purpose
+            start_keeper(folder, owner, ready)
     return ready.read_text()
+
+
+def start_keeper(folder: Path, owner: int, ready: Path) -> None:
+    """Start ``keep`` as a process of its own, holding none of our pipes, and wait for its broker."""
+    command = [sys.executable, "-m", "tests.servers.broker", str(folder), str(owner)]
+    with (folder / "keeper.log").open("wb") as log:
+        keeper = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+    while not ready.exists():
+        if keeper.poll() is not None:
+            raise RuntimeError(f"Kafka did not start: {(folder / 'keeper.log').read_text()}")
+        time.sleep(0.1)
+    keeper.returncode = 0  # it outlives this process on purpose: no warning when it is forgotten
 
 
 def keep(folder: Path, owner: int) -> None:
