@@ -71,7 +71,8 @@ def _dispatch(name: str, words: list[str]) -> int:
     except ModuleNotFoundError as error:
         part = COMMANDS[name].module.split(".")[0]
         sys.stderr.write(
-            f"error: `{name}` needs {error.name!r}; install it with `pip install understudy[{part}]`\n"
+            f"error: `{name}` needs {error.name!r}; "
+            f"install it with `pip install understudy[{part}]`\n"
         )
         return 1
     parser = argparse.ArgumentParser(prog=f"understudy {name}", description=COMMANDS[name].about)

@@ -1,22 +1,36 @@
 """The one YAML file: frozen models, every key with a sentence and, but for the teacher, a default.
 
 Unknown keys are refused with their line and the nearest known key. Secrets are never in the file:
-it names environment variables. `load` is pure over the file's text; watching it is the policy's job.
+it names environment variables. `understudy/config_file.py` watches a file for those who run long.
 """
 
-import difflib
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from understudy.config_errors import duplicate_key, explain
 from understudy.errors import ConfigError
 
 Mode = Literal["teacher", "shadow", "canary", "hybrid", "student"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
+Level = Annotated[
+    Literal["off", "metadata", "full"],
+    BeforeValidator(
+        lambda value: "off" if value is False else value
+    ),  # YAML 1.1 reads off as false
+]
 
 
 class _Section(BaseModel):
@@ -39,8 +53,8 @@ class Teacher(_Section):
     litellm_api_base: str | None = None
     """Address of the provider behind LiteLLM, where it is not the provider's own."""
     api_key_env: str | None = None
-    """Environment variable with the teacher's key; without it the caller's own key passes through."""
-    first_byte_timeout_s: float = Field(600, gt=0)
+    """Environment variable with the teacher's key; without it the caller's own passes through."""
+    first_byte_timeout_s: float = Field(default=600, gt=0)
     """Seconds to wait for the teacher's first byte (the SDK's own read timeout is 600)."""
 
     _url = field_validator("base_url", "litellm_api_base")(_base_url)
@@ -55,24 +69,24 @@ class Teacher(_Section):
 class Listen(_Section):
     host: str = "127.0.0.1"
     """Address to bind; anything but loopback needs --allow-open until virtual keys are set."""
-    port: int = Field(8080, ge=0, le=65535)
+    port: int = Field(default=8080, ge=0, le=65535)
     """Port; 0 takes a free one and prints it."""
-    workers: int = Field(1, ge=1, le=64)
+    workers: int = Field(default=1, ge=1, le=64)
     """Processes that share the port by SO_REUSEPORT."""
-    max_body_mb: float = Field(64, gt=0)
+    max_body_mb: float = Field(default=64, gt=0)
     """A larger request is refused with 413."""
-    max_header_kb: float = Field(64, gt=0)
+    max_header_kb: float = Field(default=64, gt=0)
     """A larger request head is refused with 431."""
-    client_timeout_s: float = Field(60, gt=0)
+    client_timeout_s: float = Field(default=60, gt=0)
     """Seconds in which a client has to deliver its request's head, and each further piece of it."""
-    keep_alive_s: float = Field(75, gt=0)
+    keep_alive_s: float = Field(default=75, gt=0)
     """Seconds that an idle client connection is kept."""
-    drain_s: float = Field(30, ge=0)
+    drain_s: float = Field(default=30, ge=0)
     """Seconds that running answers get at shutdown."""
 
 
 class Capture(_Section):
-    level: Literal["off", "metadata", "full"] = "full"
+    level: Level = "full"
     """What of an exchange is kept: nothing, everything but the contents, or all of it."""
     fsync: Literal["os", "group", "always"] = "os"
     """os survives kill -9; group and always survive power loss and cost milliseconds."""
@@ -85,9 +99,9 @@ class Capture(_Section):
 class Spool(_Section):
     path: Path = Path("spool")
     """Folder of the write-ahead log; local disk, beside the proxy."""
-    max_gb: float = Field(10, gt=0)
+    max_gb: float = Field(default=10, gt=0)
     """Cap over all writers of this host; an hour of outage at 100 requests/s is 2.5 GB."""
-    min_free_gb: float = Field(0.25, ge=0)
+    min_free_gb: float = Field(default=0.25, ge=0)
     """Free disk space under which the spool counts as full."""
 
 
@@ -96,18 +110,18 @@ class Kafka(_Section):
     """host:port[,host:port] of the brokers."""
     topic: str = "understudy.frames"
     """Topic of the frames."""
-    partitions: int = Field(6, ge=1)
+    partitions: int = Field(default=6, ge=1)
     """Partitions, where the topic has to be made."""
-    replication: int = Field(1, ge=1)
+    replication: int = Field(default=1, ge=1)
     """Replicas, where the topic has to be made; 3 in production."""
 
 
 class Collector(_Section):
-    flush_rows: int = Field(5000, ge=1)
+    flush_rows: int = Field(default=5000, ge=1)
     """Rows that close a Parquet file."""
-    flush_s: float = Field(60, gt=0)
+    flush_s: float = Field(default=60, gt=0)
     """Seconds after which a file is closed with what is there."""
-    stream_timeout_s: float = Field(3600, gt=0)
+    stream_timeout_s: float = Field(default=3600, gt=0)
     """An exchange without an end for so long in a living spool is stored as unfinished."""
 
 
@@ -118,7 +132,7 @@ class StudentRef(_Section):
     """Served name, or an alias of the registry: champion or candidate."""
     api_key_env: str | None = None
     """Environment variable with the student server's key."""
-    first_byte_timeout_s: float = Field(10, gt=0)
+    first_byte_timeout_s: float = Field(default=10, gt=0)
     """Seconds to the student's first byte; then the teacher answers, unseen by the client."""
 
     _url = field_validator("base_url")(_base_url)
@@ -138,9 +152,9 @@ class Match(_Section):
 class Shadow(_Section):
     sample: Share = 0.2
     """Share of the exchanges that the student answers unseen."""
-    max_in_flight: int = Field(8, ge=1)
+    max_in_flight: int = Field(default=8, ge=1)
     """Shadow calls at once; more are dropped and counted."""
-    usd_per_day: float | None = Field(None, ge=0)
+    usd_per_day: float | None = Field(default=None, ge=0)
     """Daily budget at the student's price; null means no limit."""
 
 
@@ -172,7 +186,7 @@ class Gate(_Section):
 class Guardrails(_Section):
     error_rate: Share = 0.01
     """Student's share of failed calls that is still tolerated."""
-    latency_p95_ms: float | None = Field(None, gt=0)
+    latency_p95_ms: float | None = Field(default=None, gt=0)
     """95th percentile of the student's duration that is still tolerated."""
 
 
@@ -181,15 +195,15 @@ class Step(_Section):
 
     shadow: Share | None = None
     """Shadow this share."""
-    setWeight: Percent | None = None  # noqa: N815 - Argo Rollouts' word
-    """Canary at this percent."""
+    setWeight: Percent | None = None
+    """Canary at this percent (the key is Argo Rollouts' word)."""
     hybrid: bool | None = None
     """The router decides per request."""
     student: bool | None = None
     """The student serves everything but the hold-out."""
-    min_pairs: int = Field(0, ge=0)
+    min_pairs: int = Field(default=0, ge=0)
     """Pairs to see in this step before its verdict counts."""
-    pause_s: float = Field(0, ge=0)
+    pause_s: float = Field(default=0, ge=0)
     """Least seconds in this step."""
 
     @model_validator(mode="after")
@@ -207,7 +221,7 @@ class Rollout(_Section):
     """The walk; empty means that the file's mode is in force and nothing moves by itself."""
     guardrails: Guardrails = Guardrails()
     """What may never be exceeded, whatever the quality."""
-    failure_limit: int = Field(1, ge=1)
+    failure_limit: int = Field(default=1, ge=1)
     """FAIL verdicts in a step that roll back."""
 
     @model_validator(mode="after")
@@ -223,7 +237,7 @@ class Price(_Section):
     """US dollars for a million prompt tokens."""
     output: float = Field(ge=0)
     """US dollars for a million completion tokens."""
-    cached: float | None = Field(None, ge=0)
+    cached: float | None = Field(default=None, ge=0)
     """US dollars for a million cached prompt tokens; by default as input."""
 
 
@@ -244,7 +258,7 @@ class Workload(_Section):
     """Share on which the teacher is asked for ever, so that quality stays measured."""
     on_client_abort: Literal["cancel", "finish"] = "cancel"
     """When the client leaves: close the upstream, or let it finish for the log."""
-    capture: Literal["off", "metadata", "full"] | None = None
+    capture: Level | None = None
     """Tighter than the general level, for this workload."""
     gate: Gate = Gate()
     """What a student has to prove."""
@@ -282,7 +296,7 @@ class Config(_Section):
     """Named slices of the traffic; the first that matches takes the request."""
     mlflow_uri: str | None = None
     """Tracking and registry; by default SQLite in the lake."""
-    heartbeat_max_age_s: float = Field(15, gt=0)
+    heartbeat_max_age_s: float = Field(default=15, gt=0)
     """Older than this the monitor counts as dead and the teacher answers."""
 
     @field_validator("workloads")
@@ -307,26 +321,40 @@ def parse(text: str, source: str = "understudy.yaml") -> Config:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{source}{line}: no YAML: {problem}") from error
-    if not isinstance(data, dict):
+    twice = duplicate_key(node)
+    if twice:
+        raise ConfigError(f"{source}:{twice}; keep one of the two")
+    if data is None:
         raise ConfigError(f"{source}: empty; write at least `teacher: {{base_url: https://...}}`")
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{source}:1: {str(data)[:40]!r} is no section; write `teacher: {{base_url: ...}}`"
+        )
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        # A misspelt key explains a missing one, so it comes first.
-        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-        path = [part for part in first["loc"] if isinstance(part, str | int)]
-        raise ConfigError(f"{source}:{_line(node, path)}: {_explain(first, path)}") from error
+        raise ConfigError(f"{source}:{explain(error, node, Config)}") from error
 
 
 def load(path: Path) -> Config:
     """Read and parse `path`; relative folders are taken from where the file lies."""
+    return load_text(read(path), path)
+
+
+def read(path: Path) -> str:
+    """The file's text; ConfigError if it cannot be read."""
     try:
-        text = path.read_text()
+        return path.read_text()
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}; name another with --config"
         ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {path}: no UTF-8 text; save it as UTF-8") from error
+
+
+def load_text(text: str, path: Path) -> Config:
+    """As `load`, for a text that was read from `path` already."""
     config = parse(text, str(path))
     root = path.resolve().parent
     spool = config.spool.model_copy(update={"path": root / config.spool.path})
@@ -336,53 +364,3 @@ def load(path: Path) -> Config:
 def config_hash(text: str) -> str:
     """16 hex digits that name a version of the file."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _line(node: yaml.Node | None, path: list[str | int]) -> int:
-    line = 1
-    for part in path:
-        found = None
-        if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            found = (node.value[part], node.value[part]) if part < len(node.value) else None
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
-
-
-def _explain(error: Any, path: list[str | int]) -> str:
-    key = ".".join(str(part) for part in path)
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-        return f"unknown key {key!r}; {hint}"
-    if error["type"] == "missing":
-        return f"{key!r} is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    value = error.get("input")
-    shown = f" (here {value!r})" if isinstance(value, str | int | float | bool) else ""
-    return f"{key}: {message}{shown}" if key else f"{message}{shown}"
-
-
-def _known_keys(path: list[str | int]) -> list[str]:
-    model: Any = Config
-    for part in path:
-        if isinstance(part, int):
-            continue
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is not None:
-            model = _section_of(field.annotation)
-    return sorted(getattr(model, "model_fields", {}))
-
-
-def _section_of(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _section_of(inner)
-        if found is not None:
-            return found
-    return None

@@ -1,18 +1,24 @@
-"""The control documents through which the parts meet: verdicts, heartbeats, rollout events, aliases.
+"""The control documents through which the parts meet: verdicts, signs of life, events, aliases.
 
 All are small JSON files in the lake (see docs/contracts.md). Verdicts and rollout events are only
-ever added; heartbeats and aliases are replaced.
+ever added, so each is read once per Lake; heartbeats and aliases are replaced.
+A damaged verdict is left out with one warning and a damaged heartbeat is none (both err to the
+teacher's side: nobody is promoted by them); a damaged event or alias is a LakeError.
 """
 
+import logging
 import time
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from understudy.config import Mode
 from understudy.errors import LakeError
 from understudy.ids import uuid7
 from understudy.lake import Lake
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Word = Literal["PASS", "FAIL", "UNDERPOWERED"]
 
@@ -40,7 +46,11 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One transition of a workload's rollout; the highest `n` is its state. `at` in Unix s."""
+    """One transition of a workload's rollout; the highest `n` is its state. `at` in Unix s.
+
+    `mode`, `weight` (percent) and `shadow_sample` are what the state demands of the policy; without
+    a mode the file's step of that number does. `forced`: started without a PASS, or once more.
+    """
 
     workload: str
     n: int
@@ -50,6 +60,10 @@ class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     reason: str
     at: float
+    mode: Mode | None = None
+    weight: float = 0.0
+    shadow_sample: float | None = None
+    forced: bool = False
     previous_champion: str | None = None
     verdict_id: str | None = None
     evidence: dict[str, Any] = {}
@@ -74,13 +88,20 @@ def write_verdict(lake: Lake, verdict: Verdict) -> None:
 def verdicts(lake: Lake, workload: str, after: str = "") -> list[Verdict]:
     """The workload's verdicts, oldest first; with `after` only those with a later id."""
     keys = lake.keys(f"control/verdicts/{workload}", ".json")
-    return [_read(lake, key, Verdict) for key in keys if key.rsplit("/", 1)[1] > f"{after}.json"]
+    later = [key for key in keys if key.rsplit("/", 1)[1] > f"{after}.json"]
+    found = [lake.once(key, partial(_verdict, str(lake.path(key)))) for key in later]
+    return [verdict for verdict in found if verdict is not None]
+
+
+def passed_students(lake: Lake, workload: str) -> frozenset[str]:
+    """The students whose newest gate verdict is PASS."""
+    newest = {v.student: v.verdict for v in verdicts(lake, workload) if v.kind == "gate"}
+    return frozenset(student for student, word in newest.items() if word == "PASS")
 
 
 def gate_passed(lake: Lake, workload: str, student: str) -> bool:
     """Whether the newest gate verdict on this student is PASS."""
-    found = [v for v in verdicts(lake, workload) if v.kind == "gate" and v.student == student]
-    return bool(found) and found[-1].verdict == "PASS"
+    return student in passed_students(lake, workload)
 
 
 def beat(lake: Lake, name: str, **detail: Any) -> None:
@@ -91,8 +112,11 @@ def beat(lake: Lake, name: str, **detail: Any) -> None:
 
 def heartbeat(lake: Lake, name: str) -> Heartbeat | None:
     """The newest sign of life, or None."""
-    key = f"control/heartbeats/{name}.json"
-    return _read(lake, key, Heartbeat) if lake.get(key) is not None else None
+    data = lake.get(f"control/heartbeats/{name}.json")
+    try:
+        return msgspec.json.decode(data, type=Heartbeat) if data else None
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None  # the next beat replaces it; until then nobody is known to live
 
 
 def add_rollout_event(lake: Lake, event: RolloutEvent) -> bool:
@@ -104,13 +128,14 @@ def add_rollout_event(lake: Lake, event: RolloutEvent) -> bool:
 def rollout_events(lake: Lake, workload: str) -> list[RolloutEvent]:
     """All transitions of the workload's rollouts, oldest first."""
     keys = lake.keys(f"control/rollouts/{workload}", ".json")
-    return [_read(lake, key, RolloutEvent) for key in keys]
+    return [lake.once(key, partial(_decode, str(lake.path(key)), RolloutEvent)) for key in keys]
 
 
 def aliases(lake: Lake, workload: str) -> Aliases:
     """The workload's aliases; empty where nothing was registered."""
     key = f"control/students/{workload}.json"
-    return _read(lake, key, Aliases) if lake.get(key) is not None else Aliases()
+    data = lake.get(key)
+    return Aliases() if data is None else _decode(str(lake.path(key)), Aliases, data)
 
 
 def write_aliases(lake: Lake, workload: str, value: Aliases) -> None:
@@ -118,9 +143,16 @@ def write_aliases(lake: Lake, workload: str, value: Aliases) -> None:
     lake.put(f"control/students/{workload}.json", msgspec.json.encode(value))
 
 
-def _read(lake: Lake, key: str, kind: type[T]) -> T:
-    data = lake.get(key)
+def _verdict(path: str, data: bytes) -> Verdict | None:
     try:
-        return msgspec.json.decode(data or b"", type=kind)
+        return _decode(path, Verdict, data)
+    except LakeError as error:
+        log.warning("left out: %s", error)
+        return None
+
+
+def _decode(path: str, kind: type[T], data: bytes) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise LakeError(f"{lake.path(key)}: no {kind.__name__}: {error}; remove it") from error
+        raise LakeError(f"{path}: no {kind.__name__}: {error}; remove it") from error

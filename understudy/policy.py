@@ -88,8 +88,8 @@ def compile_policy(
 ) -> Policy:
     """The file and the state of gates and rollouts as a policy (version 0, unpublished).
 
-    `passed[workload]` are the students whose gate says PASS; `routers[workload]` is (key, threshold).
-    ConfigError where a serving mode lacks its student, gate or router.
+    `passed[workload]` are the students that passed; `routers[workload]` is (key, threshold) of one
+    fitted for the workload's student. ConfigError where a mode lacks its student, gate or router.
     """
     compiled = {}
     for name, workload in config.workloads.items():
@@ -116,11 +116,16 @@ def _compile(
 ) -> WorkloadPolicy:
     mode: Mode = override.mode if override else workload.mode
     student = _student(name, workload, mode, override, alias)
+    if mode != "teacher" and student is None:
+        raise ConfigError(
+            f"workload {name}: mode {mode} has no student; give `student: {{base_url: ...}}`"
+        )
     if student and mode in SERVING_MODES and not override:
         _check_gate(name, workload, mode, student.model, passed)
-    if mode == "hybrid" and router is None:
+    if student and mode == "hybrid" and router is None:
         raise ConfigError(
-            f"workload {name}: mode hybrid has no router; fit one with `understudy router {name}`"
+            f"workload {name}: mode hybrid has no router for {student.model}; fit one with "
+            f"`understudy router`"
         )
     levels = ("off", "metadata", "full")
     own = workload.capture or config.capture.level
@@ -148,6 +153,17 @@ def _compile(
     )
 
 
+def student_name(
+    workload: Workload, override: Override | None, alias: documents.Aliases
+) -> str | None:
+    """The served name of the student that is wanted, aliases resolved; None where there is none."""
+    if workload.student is None:
+        return None
+    wanted = override.student if override else workload.student.model
+    known = {"champion": alias.champion, "candidate": alias.candidate}
+    return known.get(wanted, wanted)
+
+
 def _student(
     name: str,
     workload: Workload,
@@ -157,12 +173,11 @@ def _student(
 ) -> Student | None:
     if workload.student is None:
         return None
-    wanted = override.student if override else workload.student.model
-    known = {"champion": alias.champion, "candidate": alias.candidate}
-    model = known[wanted] if wanted in known else wanted
+    model = student_name(workload, override, alias)
     if model is None:
         if mode == "teacher":
             return None
+        wanted = override.student if override else workload.student.model
         raise ConfigError(
             f"workload {name}: mode {mode} wants the {wanted}, and there is none; register one "
             f"with `understudy students register`"
@@ -186,34 +201,49 @@ def _check_gate(
 
 
 class PolicyStore:
-    """The policy's versions in the lake."""
+    """The policy's versions in the lake: numbered from 1 without holes, none is ever changed."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
 
+    def version(self, known: int = 0) -> int:
+        """The highest version; from a `known` one on a look per new version, not a listing."""
+        if known <= 0:
+            known = max((_version(key) for key in self._lake.keys(_FOLDER, ".json")), default=0)
+        while self._lake.path(_key(known + 1)).exists():
+            known += 1
+        return known
+
     def latest(self, than: int = -1) -> Policy | None:
         """The policy in force if its version is above `than`, else None; LakeError if damaged."""
-        keys = list(self._lake.keys(_FOLDER, ".json"))
-        if not keys or _version(keys[-1]) <= than:
-            return None
-        data = self._lake.get(keys[-1])
+        version = self.version(than)
+        return self.read(version) if version > max(than, 0) else None
+
+    def read(self, version: int) -> Policy:
+        """One version; LakeError if it is not there or damaged."""
+        data = self._lake.get(_key(version))
         try:
             return msgspec.json.decode(data or b"", type=Policy)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise LakeError(f"{self._lake.path(keys[-1])}: no policy: {error}") from error
+            path = self._lake.path(_key(version))
+            raise LakeError(f"{path}: no policy: {error}; the next version replaces it") from error
 
     def publish(self, policy: Policy, over: int, author: str, reason: str) -> Policy | None:
         """Make `policy` version `over + 1`; None if somebody else was first (read, try again)."""
         numbered = msgspec.structs.replace(
             policy, version=over + 1, author=author, reason=reason, at=time.time()
         )
-        key = f"{_FOLDER}/{numbered.version:010d}.json"
-        return numbered if self._lake.put_if_absent(key, msgspec.json.encode(numbered)) else None
+        data = msgspec.json.encode(numbered)
+        return numbered if self._lake.put_if_absent(_key(numbered.version), data) else None
 
 
 def same_routing(one: Policy, other: Policy) -> bool:
     """Whether two policies route alike: then publishing the second would say nothing new."""
     return one.workloads == other.workloads and one.config_hash == other.config_hash
+
+
+def _key(version: int) -> str:
+    return f"{_FOLDER}/{version:010d}.json"
 
 
 def _version(key: str) -> int:
