@@ -14,14 +14,16 @@ log = logging.getLogger(__name__)
 
 
 class ConfigFile:
-    """`config` and `hash` of the last good version; ConfigError if the first one is bad."""
+    """`config` and `hash` of the last good version, `complaint` on a newer bad one; else empty.
+
+    ConfigError if the first version is bad."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._text = read(path)
         self.config: Config = load_text(self._text, path)
         self.hash = config_hash(self._text)
-        self._complaint = ""
+        self.complaint = ""
 
     def poll(self) -> bool:
         """Whether there is a new good version, which is then in `config`."""
@@ -32,10 +34,10 @@ class ConfigFile:
             self._text = text
             self.config = load_text(text, self.path)
         except ConfigError as error:
-            if str(error) != self._complaint:
+            if str(error) != self.complaint:
                 log.error("%s; the last good version stays in force", error)
-                self._complaint = str(error)
+                self.complaint = str(error)
             return False
-        self.hash, self._complaint = config_hash(text), ""
+        self.hash, self.complaint = config_hash(text), ""
         log.info("%s changed, %s is in force", self.path, self.hash)
         return True
