@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 class ConfigFile:
     """`config` and `hash` of the last good version, `complaint` on a newer bad one; else empty.
 
-    ConfigError if the first version is bad."""
+    ConfigError if the first version is bad.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
