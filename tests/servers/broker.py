@@ -1,8 +1,8 @@
-"""One node of Apache Kafka (KRaft) for the tests, run by Java from the jars that `make kafka` fetched.
+"""One node of Apache Kafka (KRaft) for the tests, run by Java from the jars of `make kafka`.
 
-``Broker`` is for a test that stops and restarts its own. ``shared`` gives all the workers of a test session
-one broker: the first to ask starts it as a process of its own that ends when the session's process does,
-however that one ends.
+`Broker` is for a test that stops and restarts its own. `shared` gives all the workers of a session
+one broker: the first to ask starts it as a process of its own, which ends when the session
+does, however that one ends.
 """
 
 import fcntl
@@ -39,7 +39,7 @@ message.max.bytes=8388608
 
 
 class Broker:
-    """A broker on ports of its own that it keeps over restarts; its data lies in ``folder``."""
+    """A broker on ports of its own that it keeps over restarts; its data lies in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         need("java", "install a Java 17 runtime")
@@ -52,7 +52,9 @@ class Broker:
         self._properties.write_text(
             PROPERTIES.format(port=self.port, controller=free_port(), data=folder / "data")
         )
-        self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c").wait()
+        self._java(
+            "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c"
+        ).wait()
 
     @property
     def bootstrap(self) -> str:
@@ -126,7 +128,7 @@ def shared(folder: Path, owner: int) -> str:
 
 
 def start_keeper(folder: Path, owner: int, ready: Path) -> None:
-    """Start ``keep`` as a process of its own, holding none of our pipes, and wait for its broker."""
+    """Start `keep` as a process of its own that holds none of our pipes; wait for its broker."""
     command = [sys.executable, "-m", "tests.servers.broker", str(folder), str(owner)]
     with (folder / "keeper.log").open("wb") as log:
         keeper = subprocess.Popen(
@@ -140,7 +142,7 @@ def start_keeper(folder: Path, owner: int, ready: Path) -> None:
 
 
 def keep(folder: Path, owner: int) -> None:
-    """Run a broker for as long as the process ``owner`` lives."""
+    """Run a broker for as long as the process `owner` lives."""
     broker = Broker(folder)
     broker.start()
     partial = folder / "bootstrap.tmp"

@@ -26,7 +26,7 @@ def missing(name: str, remedy: str) -> NoReturn:
 
 
 def need(program: str, remedy: str | None = None) -> Path:
-    """The path of a program of this machine, for example ``need("nginx")``."""
+    """The path of a program of this machine, for example `need("nginx")`."""
     found = shutil.which(program)
     if found is None:
         missing(program, remedy or f"install it with the system's package manager ({program})")
