@@ -5,21 +5,37 @@ a writer that died. Frame = length u32 | CRC-32 u32 | sequence u64 | type u8 | b
 the CRC covers sequence, type and body. Sequence numbers start at 0 and have no holes.
 """
 
-from understudy.spool.frame import Frame, FrameType, decode_body, encode, parse
-from understudy.spool.reader import Cursor, SpoolReader, living, recover, spools
+from understudy.spool.frame import (
+    Frame,
+    FrameType,
+    Lost,
+    decode_body,
+    encode,
+    lost,
+    parse,
+    to_bytes,
+)
+from understudy.spool.reader import SpoolReader, segments, spools
+from understudy.spool.recovery import Cursor, living, recover, release, remove
 from understudy.spool.writer import SpoolFull, SpoolWriter
 
 __all__ = [
     "Cursor",
     "Frame",
     "FrameType",
+    "Lost",
     "SpoolFull",
     "SpoolReader",
     "SpoolWriter",
     "decode_body",
     "encode",
     "living",
+    "lost",
     "parse",
     "recover",
+    "release",
+    "remove",
+    "segments",
     "spools",
+    "to_bytes",
 ]

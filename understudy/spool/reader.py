@@ -1,51 +1,20 @@
-"""The reading side: frames in order, the collector's cursor, and the recovery of dead spools.
+"""The reading side: frames in order, whatever the disk did to them.
 
 A reader follows a spool while it is being written. A frame that does not parse at the end of the
-newest segment is "not there yet"; anywhere else it is damage, and reading stops with SpoolError.
+newest segment is "not there yet". Anywhere else it is damage: the reader goes on at the next intact
+frame and says what is missing by a LOST frame, and the damaged segment is kept in `<root>/torn/`.
 """
 
-import fcntl
 import logging
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
 from understudy.errors import SpoolError
-from understudy.spool.frame import HEADER, Frame, FrameType, encode, parse
+from understudy.spool.frame import HEADER, Frame, FrameType, find, lost, parse
 
 log = logging.getLogger(__name__)
 _BLOCK = 4 << 20
-
-
-class Cursor(msgspec.Struct, frozen=True):
-    """How far the collector is: everything below `seq` is safe elsewhere and may be unlinked."""
-
-    seq: int = 0
-
-    @classmethod
-    def load(cls, folder: Path) -> "Cursor":
-        """The spool's cursor; the beginning where there is none yet."""
-        try:
-            return msgspec.json.decode((folder / "cursor.json").read_bytes(), type=cls)
-        except FileNotFoundError:
-            return cls()
-
-    def save(self, folder: Path) -> None:
-        """Write atomically and durably: tmp, fsync, rename, fsync of the folder."""
-        tmp = folder / "cursor.json.tmp"
-        with tmp.open("wb") as file:
-            file.write(msgspec.json.encode(self))
-            file.flush()
-            os.fsync(file.fileno())
-        tmp.rename(folder / "cursor.json")
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 class SpoolReader:
@@ -55,75 +24,89 @@ class SpoolReader:
         self.folder = folder
         self.next_seq = start
         self.closed = False  # CLOSE was read: nothing will follow
-        self._path: Path | None = None
-        self._offset = 0
+        self.path: Path | None = None  # the segment that is read, and how far
+        self.offset = 0
 
     def read(self, max_frames: int = 10_000, max_bytes: int = 64 << 20) -> list[Frame]:
         """Up to `max_frames` further frames; an empty list means that nothing new is there."""
         frames: list[Frame] = []
         size = 0
-        for frame in self._frames():
-            frames.append(frame)
-            size += frame.size
-            if frame.type is FrameType.CLOSE:
-                self.closed = True
-            if len(frames) >= max_frames or size >= max_bytes:
-                break
+        try:
+            for frame in self._frames():
+                frames.append(frame)
+                size += frame.size
+                if frame.type is FrameType.CLOSE:
+                    self.closed = True
+                if len(frames) >= max_frames or size >= max_bytes:
+                    break
+        except FileNotFoundError:
+            # Another collector stored and removed it meanwhile: look anew next time.
+            self.path = None
+        except OSError as error:
+            raise SpoolError(f"cannot read spool {self.folder}: {error.strerror}") from error
         return frames
 
     def _frames(self) -> Iterator[Frame]:
         while True:
-            path = self._segment()
+            if self.path is None:
+                self.path, self.offset = self._first(), 0
+            path = self.path
             if path is None:
                 return
-            yield from self._of_segment(path)
-            following = self._successor(path)
+            if int(path.stem) > self.next_seq:
+                yield self._lose(int(path.stem) - 1, "segment missing")
+            yield from self._intact(path)
+            following = next((s for s in segments(self.folder) if s.stem > path.stem), None)
             if following is None:
                 return
-            # The writer rotates only after its last frame: one more look, then move on.
-            yield from self._of_segment(path)
-            if int(following.stem) != self.next_seq:
-                raise SpoolError(
-                    f"spool {self.folder}: frame {self.next_seq} is damaged and the next segment "
-                    f"starts at {following.stem}; keep the folder and report `logs audit`"
-                )
-            self._path, self._offset = following, 0
+            # The writer rotates after its last frame: one more look, then what is left is damage.
+            yield from self._intact(path)
+            yield from self._behind_damage(path, int(following.stem))
+            self.path, self.offset = following, 0
 
-    def _of_segment(self, path: Path) -> Iterator[Frame]:
+    def _intact(self, path: Path) -> Iterator[Frame]:
         with path.open("rb") as file:
             while True:
-                file.seek(self._offset)
+                file.seek(self.offset)
                 block = file.read(_BLOCK)
                 if len(block) >= HEADER.size:
                     need = HEADER.size + HEADER.unpack_from(block)[0]
-                    if need > len(block):
-                        block += file.read(need - len(block))
+                    if len(block) < need <= file.seek(0, os.SEEK_END) - self.offset:
+                        file.seek(self.offset)
+                        block = file.read(need)
                 at = 0
                 while (frame := parse(block, at)) is not None:
                     at += frame.size
-                    self._offset += frame.size
-                    if frame.seq < self.next_seq:
-                        continue
-                    if frame.seq != self.next_seq:
-                        raise SpoolError(
-                            f"{path}: frame {frame.seq} where {self.next_seq} was due; "
-                            "keep the folder and report `logs audit`"
-                        )
-                    self.next_seq += 1
-                    yield frame
+                    if frame.seq > self.next_seq:
+                        yield self._lose(frame.seq - 1, "numbers missing")
+                    self.offset += frame.size
+                    if frame.seq == self.next_seq:
+                        self.next_seq += 1
+                        yield frame
                 if at == 0:
                     return
 
-    def _segment(self) -> Path | None:
-        if self._path is None:
-            older = [s for s in segments(self.folder) if int(s.stem) <= self.next_seq]
-            if not older:
-                return None
-            self._path, self._offset = older[-1], 0
-        return self._path
+    def _behind_damage(self, path: Path, following: int) -> Iterator[Frame]:
+        if self.next_seq >= following:
+            return
+        keep_damaged(path)
+        content = path.read_bytes()
+        while (at := find(content, self.offset, self.next_seq)) is not None:
+            self.offset = at
+            yield from self._intact(path)
+        if following > self.next_seq:
+            yield self._lose(following - 1, "damaged")
 
-    def _successor(self, path: Path) -> Path | None:
-        return next((s for s in segments(self.folder) if s.stem > path.stem), None)
+    def _lose(self, until: int, reason: str) -> Frame:
+        log.error("spool %s: frames %d-%d: %s", self.folder.name, self.next_seq, until, reason)
+        frame = lost(self.next_seq, until, reason)
+        self.next_seq = until + 1
+        return frame
+
+    def _first(self) -> Path | None:
+        found = segments(self.folder)
+        older = [segment for segment in found if int(segment.stem) <= self.next_seq]
+        return older[-1] if older else next(iter(found), None)
 
 
 def segments(folder: Path) -> list[Path]:
@@ -133,59 +116,15 @@ def segments(folder: Path) -> list[Path]:
 
 def spools(root: Path) -> list[Path]:
     """The spool folders below `root`, oldest first (their ids are UUIDv7)."""
-    return sorted(path.parent for path in root.glob("*/lock"))
+    return sorted(p.parent for p in root.glob("*/lock") if p.parent.suffix != ".new")
 
 
-def living(folder: Path) -> bool:
-    """Whether the spool's writer process still runs (it holds an flock)."""
+def keep_damaged(path: Path) -> None:
+    """Give a damaged segment a second name in `<root>/torn/`, where nothing is ever deleted."""
+    kept = path.parent.parent / "torn" / f"{path.parent.name}-{path.stem}.damaged"
+    kept.parent.mkdir(exist_ok=True)
     try:
-        fd = os.open(folder / "lock", os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
-def recover(folder: Path) -> int:
-    """Truncate a dead spool's torn tail and append CLOSE, once; returns the bytes cut off.
-
-    A no-op while the writer lives, or where CLOSE is already the last frame.
-    """
-    fd = os.open(folder / "lock", os.O_RDWR)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return 0
-    try:
-        return _close_dead(folder)
-    finally:
-        os.close(fd)
-
-
-def _close_dead(folder: Path) -> int:
-    existing = segments(folder)
-    if not existing:
-        return 0
-    last = existing[-1]
-    reader = SpoolReader(folder, int(last.stem))
-    while reader.read():
-        pass
-    if reader.closed:
-        return 0
-    good = reader._offset if reader._path == last else 0
-    torn = last.stat().st_size - good
-    meta = msgspec.json.encode({"at": time.time_ns() // 1_000_000, "recovered": True, "torn": torn})
-    with last.open("r+b") as file:
-        file.truncate(good)
-        file.seek(good)
-        file.write(encode(reader.next_seq, FrameType.CLOSE, meta)[0])
-        file.flush()
-        os.fsync(file.fileno())
-    log.warning("spool %s: its writer died; %d torn bytes cut, closed", folder.name, torn)
-    return torn
+        os.link(path, kept)
+    except FileExistsError:
+        return
+    log.error("%s is damaged; a copy is kept as %s", path, kept)
