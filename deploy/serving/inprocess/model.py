@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.utils.logging import disable_progress_bar
 
 from deploy.serving.inprocess.cache import Batch
 from deploy.serving.inprocess.sampling import described
@@ -29,11 +30,12 @@ class Model:
     def __init__(self, base: Path, threads: int | None = None) -> None:
         if threads:
             torch.set_num_threads(threads)
+        disable_progress_bar()
         gpu = torch.cuda.is_available()
-        self.device = "cuda" if gpu else "cpu"
+        self.device, self.dtype = ("cuda", "bfloat16") if gpu else ("cpu", "float32")
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         net: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype=torch.bfloat16 if gpu else torch.float32, use_safetensors=True
+            base, dtype=getattr(torch, self.dtype), use_safetensors=True
         )
         self._net = net.to(self.device).eval().requires_grad_(False)
         self.max_length = int(self._net.config.max_position_embeddings)
@@ -54,12 +56,9 @@ class Model:
         slot = f"slot{self._made}"
         self._made += 1
         try:
-            if self._peft is None:
-                self._peft = PeftModel.from_pretrained(
-                    self._net, str(folder), adapter_name=slot, autocast_adapter_dtype=False
-                )
-            else:
-                self._peft.load_adapter(str(folder), slot, autocast_adapter_dtype=False)
+            with warnings.catch_warnings():  # peft 0.21 asks transformers 5 by a deprecated name
+                warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+                self._add(slot, str(folder))
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ServingError(f"adapter {folder} cannot be loaded: {error}") from error
         self._peft.eval().requires_grad_(False)
@@ -67,6 +66,14 @@ class Model:
         self._active = name
         self._peft.base_model.enable_adapter_layers()
         self._peft.set_adapter(slot)
+
+    def _add(self, slot: str, folder: str) -> None:
+        if self._peft is None:
+            self._peft = PeftModel.from_pretrained(
+                self._net, folder, adapter_name=slot, autocast_adapter_dtype=False
+            )
+        else:
+            self._peft.load_adapter(folder, slot, autocast_adapter_dtype=False)
 
     def unload(self, name: str) -> None:
         """Forget the adapter `name`."""
