@@ -88,7 +88,7 @@ def _wanted(args: argparse.Namespace) -> dict[str, Path]:
     for item in args.students:
         name, sign, folder = item.partition("=")
         if not sign or not name or not folder:
-            raise ConfigError(f"--students {item!r}: write NAME=DIR, such as t-0001=students/t-0001")
+            raise ConfigError(f"--students {item!r}: write NAME=DIR, such as s-1=students/s-1")
         named[name] = Path(folder)
     if bool(args.lake) != bool(args.workload):
         raise ConfigError("--lake and --workload go together: give both or neither")

@@ -39,6 +39,7 @@ class _Card(msgspec.Struct, frozen=True):
     base_hash: str
     workload: str = ""
     dataset_hash: str = ""
+    run_id: str | None = None
     stop_ids: list[int] = []
     metrics: dict[str, Any] = {}
 
