@@ -229,7 +229,8 @@ def cluster_bootstrap(
     if len(data) == 0:
         return Interval(-math.inf, math.inf)
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    sums, sizes = np.bincount(index, weights=data), np.bincount(index)
+    sizes = np.bincount(index)
+    sums = np.bincount(index, weights=data).astype(np.float64)
     means = _resampled(sums, sizes, np.random.default_rng(seed))
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
