@@ -7,7 +7,8 @@ elsewhere, and a page needs no inline script or style.
 
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +43,7 @@ _FILTERS = {
     "duration": numerals.duration,
     "clock": numerals.clock,
     "moment": numerals.moment,
+    "coded": numerals.coded,
 }
 
 
@@ -72,6 +74,11 @@ class Console:
         figures = self._traffic.window(WINDOWS.get(window, WINDOWS["1h"]))
         return overview(control, figures, config, problem)
 
+    def close(self) -> None:
+        """Let go of the databases."""
+        self._traffic.close()
+        self.contents.close()
+
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A rendered page."""
         values = {"windows": list(WINDOWS), "lake": str(self.lake.root), **values}
@@ -89,8 +96,20 @@ def make_app(
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The console over a lake. `hosts` are the names it answers to; None means any."""
-    app = FastAPI(title="Understudy console", docs_url=None, redoc_url=None, openapi_url=None)
     console = Console(lake, Settings(config), clock)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        console.close()
+
+    app = FastAPI(
+        title="Understudy console",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
     _add_pages(app, console)
     _add_files(app, console)
     _add_guard(app, hosts)
@@ -148,6 +167,10 @@ def _add_files(app: FastAPI, console: Console) -> None:
     @app.get("/healthz")
     def healthz() -> Response:
         return PlainTextResponse("ok\n")
+
+    @app.exception_handler(404)
+    def unknown(_: Request, __: Exception) -> Response:
+        return console.missing("No such page", "The overview leads to all of them.")
 
     app.mount("/static", StaticFiles(packages=[("deploy.console", "static")]))
 

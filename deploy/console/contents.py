@@ -11,7 +11,8 @@ from uuid import UUID
 import duckdb
 
 from deploy.console import files
-from deploy.console.diff import Sides, compare, same_answer
+from deploy.console.likeness import same_answer
+from understudy.diff import SideBySide, side_by_side
 from understudy.errors import LakeError
 from understudy.lake import Lake
 from understudy.views import connect, narrow
@@ -27,7 +28,7 @@ class Disagreement(NamedTuple):
     exchange_id: str
     at: float
     question: str
-    sides: Sides
+    sides: SideBySide
     served_arm: str
     student: str | None
 
@@ -41,7 +42,7 @@ class Disagreements(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """Everything logged of one exchange: its attempts (served first) and its feedback, by column."""
+    """All that is logged of one exchange: its attempts (served first) and feedback, by column."""
 
     exchange_id: str
     attempts: list[dict[str, Any]]
@@ -49,10 +50,10 @@ class Exchange(NamedTuple):
 
 
 _NEWEST = """
-    SELECT count(*), min(at) FROM (
-      SELECT epoch(requested_at) AS at FROM pairs
+    SELECT count(*), min(requested_s) FROM (
+      SELECT epoch(requested_at) AS requested_s FROM pairs
       WHERE workload = $workload AND requested_at >= to_timestamp($since)
-      ORDER BY at DESC LIMIT $limit)"""
+      ORDER BY requested_s DESC LIMIT $limit)"""
 _DIFFERING = """
     SELECT exchange_id, epoch(requested_at), messages, teacher_text, student_text, served_arm,
       student, teacher_choices[1].tool_calls_json, student_choices[1].tool_calls_json
@@ -62,8 +63,7 @@ _DIFFERING = """
         teacher_choices[1].tool_calls_json IS DISTINCT FROM student_choices[1].tool_calls_json)
     ORDER BY requested_at DESC"""
 _ATTEMPTS = """
-    SELECT * EXCLUDE (request_raw, response_raw), epoch(requested_at) AS requested_s,
-      octet_length(request_raw) AS request_zstd_bytes, octet_length(response_raw) AS response_zstd_bytes
+    SELECT * EXCLUDE (request_raw, response_raw), epoch(requested_at) AS requested_s
     FROM exchanges WHERE exchange_id = $id ORDER BY served DESC, requested_at, attempt_id"""
 _FEEDBACK = "SELECT *, epoch(created_at) AS created_s FROM feedback WHERE exchange_id = $id"
 
@@ -78,12 +78,11 @@ class Contents:
 
     def disagreements(self, workload: str, since: float) -> Disagreements:
         """The newest pairs since then whose answers differ; LakeError if the log is unreadable."""
-        found = self._ask(since, float("inf"), _NEWEST,
-                          workload=workload, since=since, limit=LOOKED_AT)
-        pairs, oldest = found[0]
+        values = {"workload": workload, "since": since, "limit": LOOKED_AT}
+        pairs, oldest = self._ask(since, _NEWEST, values)[0]
         if not pairs:
             return Disagreements([], 0, 0)
-        rows = self._ask(oldest, float("inf"), _DIFFERING, workload=workload, since=oldest)
+        rows = self._ask(oldest, _DIFFERING, {"workload": workload, "since": oldest})
         differing = [row for row in rows if not _alike(row)]
         return Disagreements([_shown(row) for row in differing[:SHOWN]], pairs, len(differing))
 
@@ -97,15 +96,22 @@ class Contents:
                 return Exchange(exchange_id, attempts, feedback)
         return None
 
+    def close(self) -> None:
+        """Let go of the database."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
     def _table(self, since: float, until: float, query: str, id_: str) -> list[dict[str, Any]]:
         with self._lock:
             answer = self._execute(since, until, query, {"id": id_})
             names = [column[0] for column in answer.description or ()]
             return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
-    def _ask(self, since: float, until: float, query: str, **parameters: Any) -> list[Any]:
+    def _ask(self, since: float, query: str, parameters: dict[str, Any]) -> list[Any]:
         with self._lock:
-            return self._execute(since, until, query, parameters).fetchall()
+            return self._execute(since, float("inf"), query, parameters).fetchall()
 
     def _execute(
         self, since: float, until: float, query: str, parameters: dict[str, Any]
@@ -118,7 +124,9 @@ class Contents:
             return self._connection.execute(query, parameters)
         except duckdb.Error as error:
             first = str(error).splitlines()[0]
-            raise LakeError(f"the log cannot be read: {first}; see `understudy logs audit`") from error
+            raise LakeError(
+                f"the log cannot be read: {first}; see `understudy logs audit`"
+            ) from error
 
 
 def _alike(row: tuple[Any, ...]) -> bool:
@@ -128,7 +136,7 @@ def _alike(row: tuple[Any, ...]) -> bool:
 
 def _shown(row: tuple[Any, ...]) -> Disagreement:
     id_, at, messages, teacher, student, served_arm, name, teacher_calls, student_calls = row
-    sides = compare(_answer(teacher, teacher_calls), _answer(student, student_calls))
+    sides = side_by_side(_answer(teacher, teacher_calls), _answer(student, student_calls))
     return Disagreement(id_, at, _question(messages), sides, served_arm, name)
 
 

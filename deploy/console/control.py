@@ -1,7 +1,7 @@
 """The lake's control documents as the console reads them: tolerant, and each immutable file once.
 
-A torn, damaged or unreadable document becomes a sentence in `problems`; it never breaks the page and
-never hides its neighbours. Nothing here judges: it says what lies there.
+A torn, damaged or unreadable document becomes a sentence in `problems`; it never breaks the page
+and never hides its neighbours. Nothing here judges: it says what lies there.
 """
 
 from collections.abc import Iterator

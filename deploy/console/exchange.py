@@ -1,13 +1,14 @@
 """One exchange as its page shows it: messages, attempts with answers and facts, feedback. Pure."""
 
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from deploy.console import numerals
 from deploy.console.contents import Exchange
-from deploy.console.diff import Segment, compare
+from understudy.diff import Piece, side_by_side
 
-_WRITTEN = {
+_WRITTEN: dict[str, Callable[[Any], str]] = {
     "duration_ms": numerals.milliseconds,
     "ttft_ms": numerals.milliseconds,
     "cost_usd": numerals.usd,
@@ -16,16 +17,57 @@ _WRITTEN = {
     "overhead_us": lambda value: f"{value:.0f} \N{MICRO SIGN}s",
 }
 _FACTS = (
-    "role", "route_reason", "status", "error_type", "duration_ms", "ttft_ms", "overhead_us",
-    "cost_usd", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens",
-    "model_requested", "model_sent", "model_reported", "adapter", "provider", "system_fingerprint",
-    "response_id", "upstream_request_id", "client_left_at_event", "policy_version", "router_score",
-    "bucket", "attempt_id", "spool_id", "seq", "config_hash",
+    "role",
+    "route_reason",
+    "status",
+    "error_type",
+    "duration_ms",
+    "ttft_ms",
+    "overhead_us",
+    "cost_usd",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "model_requested",
+    "model_sent",
+    "model_reported",
+    "adapter",
+    "provider",
+    "system_fingerprint",
+    "response_id",
+    "upstream_request_id",
+    "client_left_at_event",
+    "policy_version",
+    "router_score",
+    "bucket",
+    "attempt_id",
+    "spool_id",
+    "seq",
+    "config_hash",
 )
 _REQUEST_FACTS = (
-    "endpoint", "method", "path", "stream", "tenant", "conversation_key", "user_hash", "key_hash",
-    "prompt_hash", "store", "train_ok", "redactions",
+    "endpoint",
+    "method",
+    "path",
+    "stream",
+    "tenant",
+    "conversation_key",
+    "user_hash",
+    "key_hash",
+    "prompt_hash",
+    "store",
+    "train_ok",
+    "redactions",
 )
+_NAMES = {
+    "duration_ms": "duration",
+    "ttft_ms": "first byte",
+    "overhead_us": "our overhead",
+    "cost_usd": "cost",
+    "seq": "sequence number",
+    "client_left_at_event": "client left at event",
+}
 
 
 class Fact(NamedTuple):
@@ -50,7 +92,7 @@ class Attempt(NamedTuple):
     role: str
     served: bool
     outcome: str
-    answer: list[Segment]
+    answer: list[Piece]
     finish_reason: str
     facts: list[Fact]
 
@@ -101,7 +143,7 @@ def _attempt(row: dict[str, Any], reference: str) -> Attempt:
         role=row["role"] or "?",
         served=bool(row["served"]),
         outcome=row["outcome"] or "?",
-        answer=compare(reference, answer).right if answer else [],
+        answer=side_by_side(reference, answer).right if answer else [],
         finish_reason=", ".join(sorted(map(str, reasons))),
         facts=_facts(row, _FACTS),
     )
@@ -111,10 +153,7 @@ def _answer(row: dict[str, Any]) -> str:
     """All choices' texts, reasoning, refusals and tool calls."""
     fields = ("reasoning", "content", "refusal", "tool_calls_json")
     pieces = [
-        str(choice[name])
-        for choice in row["choices"] or []
-        for name in fields
-        if choice.get(name)
+        str(choice[name]) for choice in row["choices"] or [] for name in fields if choice.get(name)
     ]
     return "\n\n".join(pieces)
 
@@ -126,7 +165,7 @@ def _facts(row: dict[str, Any], names: tuple[str, ...]) -> list[Fact]:
         if value is not None and value != "":
             write = _WRITTEN.get(name)
             text = write(value) if write else _plain(value)
-            found.append(Fact(name.removesuffix("_ms").removesuffix("_us"), text))
+            found.append(Fact(_NAMES.get(name, name.replace("_", " ")), text))
     return found
 
 

@@ -3,7 +3,10 @@
 All are pure; an unknown value (None) is a dash and never 0. Times are Unix seconds, shown in UTC.
 """
 
+import re
 from datetime import UTC, datetime
+
+from markupsafe import Markup, escape
 
 UNKNOWN = "\N{EN DASH}"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -41,7 +44,7 @@ def milliseconds(value: float | None) -> str:
     space = "\N{NO-BREAK SPACE}"
     if value >= 10_000:
         return f"{value / 1000:.1f}{space}s"
-    return f"{value:.0f}{space}ms" if value >= 10 else f"{value:.1f}{space}ms"
+    return f"{value:,.0f}{space}ms" if value >= 10 or value == 0 else f"{value:.1f}{space}ms"
 
 
 def count(value: float | None) -> str:
@@ -65,5 +68,14 @@ def clock(at: float | None) -> str:
 
 
 def moment(at: float | None) -> str:
-    """Day and time of day."""
-    return UNKNOWN if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+    """Day and time of day: '20 Nov 11:02:39'."""
+    return UNKNOWN if at is None else f"{datetime.fromtimestamp(at, UTC):%-d %b %H:%M:%S}"
+
+
+def coded(text: str) -> Markup:
+    """Text as HTML, escaped, with `quoted` words as code."""
+    pieces = re.split(r"`([^`]+)`", text)
+    words = (
+        Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(pieces)
+    )
+    return Markup("").join(words)

@@ -10,6 +10,7 @@ from understudy.config import Config
 from understudy.policy import SERVING_MODES
 
 EXPECTED = ("monitor", "controller")
+ALERTED_S = 3_600  # a rollback is news for so long; its workload's card says it on
 
 
 class Alert(NamedTuple):
@@ -52,6 +53,7 @@ class Overview(NamedTuple):
     per_minute: float
     moved: float | None
     failed: int
+    failed_share: float | None
     saving: workload.Saving
     control: Control
     window: Window
@@ -64,6 +66,8 @@ def overview(
     views = [workload.view(name, control, window, config) for name in control.workloads]
     beats = _beats(control, window.now, config)
     answered = sum(arm.served for arm in window.arms)
+    attempts = sum(arm.attempts for arm in window.arms)
+    failed = sum(arm.failed for arm in window.arms)
     by_student = sum(arm.served for arm in window.arms if arm.arm == "student")
     return Overview(
         alerts=_alerts(control, window, views, beats, config_problem),
@@ -74,7 +78,8 @@ def overview(
         requests=answered,
         per_minute=answered / max(1.0, window.now - window.since) * 60,
         moved=by_student / answered if answered else None,
-        failed=sum(arm.failed for arm in window.arms),
+        failed=failed,
+        failed_share=failed / attempts if attempts else None,
         saving=_sum([view.saving for view in views]),
         control=control,
         window=window,
@@ -129,7 +134,8 @@ def _alerts(
 def _silence(control: Control, beats: list[Beat]) -> list[Alert]:
     policies = control.policy.workloads.values() if control.policy else ()
     obeying = [p for p in policies if p.mode in SERVING_MODES and p.require_monitor]
-    running = [d for d in control.workloads.values() if d.events and d.events[-1].state == "running"]
+    newest = [d.events[-1] for d in control.workloads.values() if d.events]
+    running = any(event.state == "running" for event in newest)
     alerts = []
     for beat in beats:
         silent = "was never seen" if beat.age_s is None else f"silent for {duration(beat.age_s)}"
@@ -151,7 +157,7 @@ def _rolled_back(control: Control, now: float) -> list[Alert]:
     alerts = []
     for name, documents in control.workloads.items():
         event = documents.events[-1] if documents.events else None
-        if event and event.state == "rolled_back":
+        if event and event.state == "rolled_back" and now - event.at < ALERTED_S:
             title = f"{name}: {event.student} rolled back {duration(now - event.at)} ago"
             alerts.append(Alert("bad", title, event.reason))
     return alerts

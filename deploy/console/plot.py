@@ -49,8 +49,12 @@ def requests(window: Window, cells: Sequence[Cell]) -> Plot:
     bins = [[served.get((index, arm), 0.0) for arm in ARMS] for index in range(BINS)]
     scale = chart.scale_from_zero(max(map(sum, bins)))
     tips = [
-        [_time(window, index), *(f"{arm} {count(value)}/min" for arm, value in
-                                 zip(ARMS, values, strict=True))] if any(values) else []
+        [
+            _time(window, index),
+            *(f"{arm} {count(value)}/min" for arm, value in zip(ARMS, values, strict=True)),
+        ]
+        if any(values)
+        else []
         for index, values in enumerate(bins)
     ]
     bars = chart.stack(bins, scale)
@@ -65,13 +69,28 @@ def latency(window: Window, cells: Sequence[Cell]) -> Plot:
     lines = {arm: [known.get((index, arm)) for index in range(BINS)] for arm in ARMS}
     scale = chart.scale_from_zero(max((v for vs in lines.values() for v in vs if v), default=0.0))
     tips = [
-        _tip(window, index, [f"{arm} {milliseconds(values[index])}"
-                             for arm, values in lines.items() if values[index] is not None])
+        _tip(
+            window,
+            index,
+            [
+                f"{arm} {milliseconds(values[index])}"
+                for arm, values in lines.items()
+                if values[index] is not None
+            ],
+        )
         for index in range(BINS)
     ]
     shapes = [Shape(f"line {arm}", chart.line(values, scale)) for arm, values in lines.items()]
-    return _plot("Latency p95", window, scale, milliseconds, [], shapes, tips,
-                 "95th percentile of the duration of both arms")
+    return _plot(
+        "Latency p95",
+        window,
+        scale,
+        milliseconds,
+        [],
+        shapes,
+        tips,
+        "95th percentile of the duration of both arms",
+    )
 
 
 def agreement(window: Window, series: Sequence[Point]) -> Plot:
@@ -85,12 +104,28 @@ def agreement(window: Window, series: Sequence[Point]) -> Plot:
         Shape("line student", chart.line([p.agreement if p else None for p in points], scale)),
     ]
     tips = [
-        _tip(window, index, [f"{percent(point.agreement)} {interval(point.low, point.high)}",
-                             f"{count(point.n)} pairs"] if point else [])
+        _tip(
+            window,
+            index,
+            [
+                f"{percent(point.agreement)} {interval(point.low, point.high)}",
+                f"{count(point.n)} pairs",
+            ]
+            if point
+            else [],
+        )
         for index, point in enumerate(points)
     ]
-    return _plot("Agreement with the teacher", window, scale, lambda v: percent(v, 0), [], shapes,
-                 tips, "The student's agreement with the teacher over time, with its interval")
+    return _plot(
+        "Agreement with the teacher",
+        window,
+        scale,
+        lambda v: percent(v, 0),
+        [],
+        shapes,
+        tips,
+        "The student's agreement with the teacher over time, with its interval",
+    )
 
 
 def _resampled(window: Window, series: Sequence[Point]) -> list[Point | None]:

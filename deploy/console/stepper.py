@@ -88,9 +88,7 @@ def _state(index: int, event: RolloutEvent | None) -> State:
     return states[event.state]
 
 
-def _note(
-    index: int, step: Step, state: State, documents: WorkloadDocuments, now: float
-) -> str:
+def _note(index: int, step: Step, state: State, documents: WorkloadDocuments, now: float) -> str:
     if state == "now":
         return waiting(step, documents, now) or "waiting for its verdict"
     if state in ("paused", "failed"):

@@ -22,7 +22,7 @@ BINS = 60
 REFRESH_S = 1.0  # several open pages share what was read within it
 
 _ATTEMPT = """workload, arm, role, served, outcome, error_type, status,
-    epoch(requested_at) AS at, duration_ms, ttft_ms, cost_usd"""
+    epoch(requested_at) AS requested_s, duration_ms, ttft_ms, cost_usd"""
 
 
 class Arm(NamedTuple):
@@ -86,15 +86,15 @@ _ARMS = f"""
       quantile_cont(duration_ms, 0.95) FILTER (outcome = 'complete'),
       quantile_cont(ttft_ms, 0.5) FILTER (outcome = 'complete'),
       count(cost_usd), sum(cost_usd), sum(cost_usd) FILTER (served)
-    FROM attempt WHERE at >= $since GROUP BY ALL ORDER BY ALL"""  # noqa: S608
+    FROM attempt WHERE requested_s >= $since GROUP BY ALL ORDER BY ALL"""  # noqa: S608
 _CELLS = f"""
-    SELECT workload, arm, least({BINS - 1}, floor((at - $since) / $bin_s)::INTEGER) AS bin,
+    SELECT workload, arm, least({BINS - 1}, floor((requested_s - $since) / $bin_s)::INTEGER) AS bin,
       count(*) FILTER (served), count(*) FILTER ({_FAILED}),
       quantile_cont(duration_ms, 0.95) FILTER (outcome = 'complete')
-    FROM attempt WHERE at >= $since GROUP BY ALL ORDER BY ALL"""  # noqa: S608
+    FROM attempt WHERE requested_s >= $since GROUP BY ALL ORDER BY ALL"""  # noqa: S608
 _FAILURES = """
     SELECT workload, arm, outcome, error_type, count(*) AS n
-    FROM attempt WHERE at >= $since AND outcome <> 'complete' GROUP BY ALL
+    FROM attempt WHERE requested_s >= $since AND outcome <> 'complete' GROUP BY ALL
     ORDER BY n DESC LIMIT 50"""
 _INSERT = f"""
     INSERT INTO attempt SELECT {_ATTEMPT} FROM exchanges
@@ -129,9 +129,18 @@ class Traffic:
                 arms=[Arm(*row) for row in self._rows(_ARMS, since=since)],
                 cells=[Cell(*row) for row in self._rows(_CELLS, since=since, bin_s=bin_s)],
                 failures=[Failure(*row) for row in self._rows(_FAILURES, since=since)],
-                stored_until=next(iter(self._rows("SELECT max(at) FROM attempt")), (None,))[0],
+                stored_until=next(
+                    iter(self._rows("SELECT max(requested_s) FROM attempt")), (None,)
+                )[0],
                 problem=self._problem,
             )
+
+    def close(self) -> None:
+        """Let go of the database."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def _rows(self, query: str, **parameters: float) -> list[tuple[Any, ...]]:
         if self._connection is None:
@@ -154,8 +163,7 @@ class Traffic:
         present = files.written(self._lake, since)
         self._insert([path for path in present if path not in self._seen], since)
         self._seen = set(present)
-        self._connection.execute("DELETE FROM attempt WHERE at < $since", {"since": since})
-
+        self._connection.execute("DELETE FROM attempt WHERE requested_s < $since", {"since": since})
 
     def _insert(self, new: list[Path], since: float) -> None:
         """Take these files' rows; a damaged file is found by halving, named, and left out."""

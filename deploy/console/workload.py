@@ -7,7 +7,7 @@ from deploy.console import plot, stepper
 from deploy.console.control import Control, Point, WorkloadDocuments
 from deploy.console.numerals import count, duration, interval, percent
 from deploy.console.traffic import Arm, Failure, Window
-from understudy.config import Config
+from understudy.config import Config, Step
 from understudy.documents import Heartbeat
 from understudy.policy import SERVING_MODES, WorkloadPolicy
 
@@ -138,9 +138,7 @@ def _trusted(
     return alive(control.heartbeats.get("monitor"), now, max_age_s)
 
 
-def _tone(
-    policy: WorkloadPolicy | None, documents: WorkloadDocuments, trusted: bool
-) -> Tone:
+def _tone(policy: WorkloadPolicy | None, documents: WorkloadDocuments, trusted: bool) -> Tone:
     state = documents.events[-1].state if documents.events else None
     if not trusted or state == "rolled_back":
         return "bad"
@@ -152,7 +150,7 @@ def _tone(
 def _headline(
     policy: WorkloadPolicy | None,
     documents: WorkloadDocuments,
-    steps: Sequence[stepper.Step],
+    steps: Sequence[Step],
     trusted: bool,
     now: float,
 ) -> list[str]:
@@ -184,9 +182,7 @@ def _who_answers(policy: WorkloadPolicy | None, trusted: bool) -> str:
     }[policy.mode]
 
 
-def _progress(
-    documents: WorkloadDocuments, steps: Sequence[stepper.Step], now: float
-) -> str:
+def _progress(documents: WorkloadDocuments, steps: Sequence[Step], now: float) -> str:
     event = documents.events[-1]
     since = duration(now - event.at)
     if event.state != "running":

@@ -124,7 +124,9 @@ def _exchange(
     return rows
 
 
-def _teacher(rng: random.Random, id_: str, at: float, written: triage.Ticket, **columns: Any) -> Any:
+def _teacher(
+    rng: random.Random, id_: str, at: float, written: triage.Ticket, **columns: Any
+) -> dict[str, Any]:
     failed = rng.random() < 0.004
     duration = rng.lognormvariate(6.75, 0.35)
     outcome = {"outcome": "error", "status": 529, "error_type": "http_529"} if failed else {}
@@ -137,7 +139,9 @@ def _teacher(rng: random.Random, id_: str, at: float, written: triage.Ticket, **
     )  # fmt: skip
 
 
-def _student(rng: random.Random, id_: str, at: float, written: triage.Ticket, **columns: Any) -> Any:
+def _student(
+    rng: random.Random, id_: str, at: float, written: triage.Ticket, **columns: Any
+) -> dict[str, Any]:
     answer = json.loads(written.answer)
     if rng.random() < 0.035:
         answer["priority"] = rng.choice(("low", "normal", "high", "urgent"))
@@ -166,14 +170,27 @@ def _control(lake: Lake, rng: random.Random, now: float) -> None:
         beat = documents.Heartbeat(name=name, at=now - age)
         lake.put(f"control/heartbeats/{name}.json", msgspec.json.encode(beat))
     for name, offered in (("spool-0198b7c0-4f1e", 4310), ("spool-0198b7c1-99ab", 812)):
-        counts = {"spool_id": name[6:], "offered": offered, "stored": offered - 6,
-                  "attempts": offered // 2 - 3, "feedback": 12, "gap": 0, "lost": 0, "open": 3}
-        document = {"partition": name, "at": now - 2, "next_offset": offered, "lag_seconds": 2.1,
-                    "spools": [counts]}
+        counts = {
+            "spool_id": name[6:],
+            "offered": offered,
+            "stored": offered - 6,
+            "attempts": offered // 2 - 3,
+            "feedback": 12,
+            "gap": 0,
+            "lost": 0,
+            "open": 3,
+        }
+        document = {
+            "partition": name,
+            "at": now - 2,
+            "next_offset": offered,
+            "lag_seconds": 2.1,
+            "spools": [counts],
+        }
         lake.put_json(f"audit/{name}.json", document)
     lake.put(
         "reports/triage/triage-0004-20261120T0954/report.html",
-        b"<!doctype html><title>Report</title><script>document.title='ran'</script><h1>A report</h1>",
+        b"<!doctype html><title>Report</title><script>document.title='ran'</script><h1>R</h1>",
     )
     lake.put_json("reports/triage/triage-0004-20261120T0954/report.json", {"verdict": "PASS"})
 
@@ -233,7 +250,8 @@ def _judgements(lake: Lake, now: float) -> None:
     for n, (mode, weight, ago, reason) in enumerate(_STEPS):
         event = documents.RolloutEvent(
             workload="triage", n=n, student="triage-0004", state="running", step=n,
-            action="promote", reason=reason, at=now - ago, evidence={"mode": mode, "weight": weight},
+            action="promote", reason=reason, at=now - ago,
+            evidence={"mode": mode, "weight": weight},
         )  # fmt: skip
         assert documents.add_rollout_event(lake, event)
 
