@@ -113,7 +113,7 @@ class Capture:
             recording.seq = seq
 
     def write(self, kind: FrameType, meta: bytes, body: bytes) -> int | None:
-        """Append a frame of an exchange that was let in; None, counted by the caller, if it fails."""
+        """Append a frame of an exchange that was let in; None if it fails (the caller counts)."""
         try:
             seq = self.spool.append(kind, meta, body)
         except SpoolError as error:

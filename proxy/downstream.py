@@ -109,7 +109,7 @@ class Downstream(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._state.connections.discard(self)
         self._site.deadlines.discard(self)
         self._closing = True
         if self._tunnel is not None:
@@ -442,7 +442,7 @@ class Downstream(asyncio.Protocol):
             self._transport.abort()
 
     def _linger(self) -> None:
-        """Close after the client has had time to read: closing on unread data resets (RFC 9112, 9.6)."""
+        """Close later: closing on unread data would reset what we just wrote (RFC 9112, 9.6)."""
         self._closing = self._lingering = True
         self._upload_paused = False
         transport = self._transport

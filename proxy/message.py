@@ -1,4 +1,4 @@
-"""HTTP messages as values: what a client asked, what an upstream answered, and their heads as bytes.
+"""HTTP messages as values: a client's request, an upstream's head, and both heads as bytes.
 
 Headers stay raw pairs in their order and spelling. Only what HTTP makes each hop's own business is
 taken out (RFC 9110, 7.6.1), and what is meant for Understudy itself. Bodies are never looked at.

@@ -1,7 +1,7 @@
 """Counters of one worker, and their form for Prometheus.
 
-In the path they are plain integers in dictionaries: prometheus_client's own counters cost a lock and
-a microsecond each. The registry reads them when it is scraped.
+In the path they are plain integers in dictionaries: prometheus_client's own counters cost a lock
+and a microsecond each. The registry reads them when it is scraped.
 """
 
 from bisect import bisect_left

@@ -196,7 +196,8 @@ class Relay:
         else:
             limit = int(now.config.listen.max_body_mb * 1e6)
             view = read_view(request, body, site.salt, limit)
-        decision = decide(now.policy, view, Conditions(random.random(), now.dead, now.routers))
+        draw = random.random()  # noqa: S311 - a sample, no secret
+        decision = decide(now.policy, view, Conditions(draw, now.dead, now.routers))
         if decision.arm == "student" and not self._admitted(decision):
             decision = decision._replace(arm="teacher", reason="breaker_open", beside=None)
         rule = decision.rule

@@ -1,4 +1,4 @@
-"""Work beside the answer: the student asked unseen (shadow), or the teacher asked for ever (holdout).
+"""Work beside the answer: the student asked unseen (shadow), or the teacher asked (holdout).
 
 It starts only after the client has its last byte, on connections of its own, at most
 `shadow_max_in_flight` at once per workload: so it cannot change, delay or fail an answer, not even
@@ -6,10 +6,12 @@ by taking the event loop's turn while one is under way. What is over the bound, 
 an open breaker is dropped and counted, never queued. Tools are recorded, never executed.
 """
 
+import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Literal, NamedTuple
 
@@ -45,6 +47,7 @@ class Shadows:
         self._site = site
         self._running: defaultdict[str, set[_Run]] = defaultdict(set)
         self._budget = Budget()
+        self._idle: asyncio.Event | None = None
 
     @property
     def in_flight(self) -> int:
@@ -59,7 +62,7 @@ class Shadows:
             if why is not None:
                 self._site.metrics.dropped[name, why] += 1
                 return
-            _Run(self._site, wanted, self._running[name], self._budget).start()
+            _Run(self._site, wanted, self._running[name], self._budget, self._ended).start()
         except Exception as error:
             self._site.metrics.dropped[name, "error"] += 1
             if not isinstance(error, SpoolError):
@@ -81,6 +84,17 @@ class Shadows:
         breaker = self._site.students.breaker(rule.student)
         return None if breaker.admit(self._site.deadlines.time()) else "breaker_open"
 
+    async def drained(self, within_s: float) -> None:
+        """Wait until nothing runs any more, `within_s` at most."""
+        if self.in_flight:
+            self._idle = asyncio.Event()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), within_s)
+
+    def _ended(self) -> None:
+        if self._idle is not None and not self.in_flight:
+            self._idle.set()
+
     def close(self) -> None:
         """Break off what still runs; each is recorded."""
         for runs in list(self._running.values()):
@@ -91,8 +105,16 @@ class Shadows:
 class _Run:
     """One second attempt: listens, records, nothing else."""
 
-    def __init__(self, site: Site, wanted: Beside, running: "set[_Run]", budget: Budget) -> None:
+    def __init__(
+        self,
+        site: Site,
+        wanted: Beside,
+        running: "set[_Run]",
+        budget: Budget,
+        ended: Callable[[], None],
+    ) -> None:
         self._site, self._wanted, self._running, self._budget = site, wanted, running, budget
+        self._ended = ended
         self.deadline = inf
         self._call: Call | None = None
         self._answer: list[bytes] = []
@@ -161,6 +183,7 @@ class _Run:
         attempt.settle_breaker(failure)
         attempt.close(outcome, error_type=attempt.error_type(failure))
         self._charge()
+        self._ended()
 
     def _charge(self) -> None:
         rule, student = self._wanted.decision.rule, self._attempt.student

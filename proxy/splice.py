@@ -1,4 +1,4 @@
-"""Replace `model` in a JSON request by splicing bytes: everything else stays as the client wrote it.
+"""Replace `model` in a JSON request by splicing bytes: all else stays as the client wrote it.
 
 A scanner over the top-level object only; nested `model` keys (metadata, tools, messages) are not
 touched, and a repeated key is replaced everywhere, since readers differ in which one they take.

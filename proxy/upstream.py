@@ -1,8 +1,9 @@
-"""What an upstream is to the rest of the proxy: four events, and a call that can be held or dropped.
+"""What an upstream is to the rest of the proxy: four events, and a call that can be dropped.
 
-A call delivers batches of events to its listener, one batch per read, so that a small answer leaves
-in one write: `Head` first, then `bytes` of the body as they came, then `END`, or a `Failure` at any
-point, after which nothing follows. Two implementations: `pool` (HTTP/1.1) and `upstream_litellm`.
+A call delivers batches of events to its listener, one batch per read, so that a small answer
+leaves in one write: `Head` first, then `bytes` of the body as they came, then `END`; or a `Failure`
+at any point, after which nothing follows. Two implementations: `pool` (HTTP/1.1) and
+`upstream_litellm`.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """A teacher that does not speak OpenAI, translated by LiteLLM behind the same four events.
 
-Importing this module imports litellm (2 s, 300k objects): only `teacher.litellm` leads here. Nothing
-of a request may steer LiteLLM itself (api_base, credentials, callbacks): fields pass by an allow-list
-and a field beyond it is a 400 that says so. Its own logging, retries and cost map stay unused.
+Importing this module imports litellm (2 s, 300k objects): only `teacher.litellm` leads here.
+Nothing of a request may steer LiteLLM itself (api_base, credentials, callbacks): fields pass by an
+allow-list, and one beyond it is a 400 that says so. Its logging, retries and cost map stay unused.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else fetched at
 import litellm
 
 from proxy.message import Head
-from proxy.upstream import END, Failure, Listener, Outgoing
+from proxy.upstream import END, Event, Failure, FailureKind, Listener, Outgoing
 
 log = logging.getLogger(__name__)
 litellm.suppress_debug_info = True
@@ -114,7 +114,9 @@ class LiteLLMCall:
                 body = answer.model_dump_json(exclude_none=True).encode()
                 self._listener.receive([_head(200, _JSON, len(body)), body, END])
         except (litellm.exceptions.APIConnectionError, litellm.exceptions.Timeout) as error:
-            kind = "timeout" if isinstance(error, litellm.exceptions.Timeout) else "connect"
+            kind: FailureKind = (
+                "timeout" if isinstance(error, litellm.exceptions.Timeout) else "connect"
+            )
             self._listener.receive([Failure(kind, _said(error))])
         except Exception as error:  # LiteLLM's and its providers' errors have no common base
             status = getattr(error, "status_code", None)
@@ -131,8 +133,7 @@ class LiteLLMCall:
                 await self._may_read.wait()
                 text = chunk.model_dump_json(exclude_none=True, exclude_unset=True)
                 event = b"data: %b\n\n" % text.encode()
-                events = [_head(200, _SSE, None), event] if first else [event]
-                self._listener.receive(events)
+                self._listener.receive([_head(200, _SSE, None), event] if first else [event])
                 first = False
         except Exception as error:
             if first:
@@ -140,7 +141,7 @@ class LiteLLMCall:
             log.warning("litellm stream broke off: %s", type(error).__name__)
             self._listener.receive([Failure("closed", _said(error))])
             return
-        start = [_head(200, _SSE, None)] if first else []
+        start: list[Event] = [_head(200, _SSE, None)] if first else []
         self._listener.receive([*start, b"data: [DONE]\n\n", END])
 
     def _arguments(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """What routing and the log need to know of a request, read from a copy of it.
 
 A partial decoder looks at a handful of top-level fields (0.5 us at 1 KB) and never fails the
-request: what it cannot read is relayed all the same, as unparsed. Compressed bodies are decoded into
-a copy, bounded against bombs. Hashes of people and keys are keyed; that of the prompt is not, since
-operators write it into their files.
+request: what it cannot read is relayed all the same, as unparsed. Compressed bodies are decoded
+into a copy, bounded against bombs. Hashes of people and keys are keyed; that of the prompt is not,
+since operators write it into their files.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Keeps `Site.current` true: file, policy, routers and signs of life, looked at every second.
 
-The swap is one assignment. A bad file or an unreachable lake changes nothing and is logged once; the
-last good policy stays in force. Reading happens in a thread, so that a slow disk delays no answer.
+The swap is one assignment. A bad file or an unreachable lake changes nothing and is logged once;
+the last good policy stays in force. Reading happens in a thread: a slow disk delays no answer.
 """
 
 import asyncio

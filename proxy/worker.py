@@ -1,13 +1,15 @@
-"""One worker process: builds the site, lets uvicorn own the sockets, drains and closes the spool."""
+"""One worker process: builds the site, lets uvicorn own the sockets, drains, closes the spool."""
 
 import asyncio
 import gc
 import logging
 import os
 import secrets
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,9 +44,28 @@ class Server(uvicorn.Server):
         self._site.draining = True
         await super().shutdown(sockets)
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT begin the drain; uvicorn would raise them again after it.
 
-async def serve(path: Path, sock: socket.socket, ready: Callable[[], None] | None = None) -> None:
-    """Serve on `sock` until SIGTERM or SIGINT."""
+        Then the default handler would kill the process before the spool is closed.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may listen to signals
+            return
+        signals = (signal.SIGTERM, signal.SIGINT)
+        before = {one: signal.signal(one, self.handle_exit) for one in signals}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+
+async def serve(
+    path: Path, sock: socket.socket, ready: Callable[[Server, Site], None] | None = None
+) -> None:
+    """Serve on `sock` until SIGTERM or SIGINT, or until `ready`'s server is told to exit."""
     loop = asyncio.get_running_loop()
     deadlines = Deadlines(loop)
     pool, beside = Pool(loop, deadlines), Pool(loop, deadlines)
@@ -69,9 +90,12 @@ async def serve(path: Path, sock: socket.socket, ready: Callable[[], None] | Non
     )
     shadows = Shadows(site)
     app = make_app(site, shadows, watch)
-    app.router.lifespan_context = partial(_lifespan, site, watch, ready)
+    app.router.lifespan_context = partial(_lifespan, site, watch)
+    server = Server(_uvicorn(app, config, site, shadows), site)
+    if ready is not None:
+        ready(server, site)
     try:
-        await Server(_uvicorn(app, config, site, shadows), site).serve([sock])
+        await server.serve([sock])
     finally:
         await _finish(site, shadows, config.listen.drain_s)
 
@@ -92,9 +116,7 @@ def _uvicorn(app: FastAPI, config: Config, site: Site, shadows: Shadows) -> uvic
 
 
 @asynccontextmanager
-async def _lifespan(
-    site: Site, watch: Watch, ready: Callable[[], None] | None, app: FastAPI
-) -> AsyncIterator[None]:
+async def _lifespan(site: Site, watch: Watch, app: FastAPI) -> AsyncIterator[None]:
     def put(found: Any) -> None:
         site.current = found
 
@@ -106,8 +128,6 @@ async def _lifespan(
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    if ready is not None:
-        ready()
     try:
         yield
     finally:
@@ -124,9 +144,7 @@ async def _beat(capture: Capture) -> None:
 
 async def _finish(site: Site, shadows: Shadows, drain_s: float) -> None:
     """Give second attempts their drain, break off what is left then, and close the spool."""
-    until = site.deadlines.time() + drain_s
-    while shadows.in_flight and site.deadlines.time() < until:
-        await asyncio.sleep(0.05)
+    await shadows.drained(drain_s)
     shadows.close()
     for relay in list(site.relays):
         relay.stop()

@@ -7,7 +7,6 @@ import multiprocessing
 import signal
 import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from understudy.config import Config, load
@@ -49,8 +48,7 @@ def _work(path: Path, sock: socket.socket) -> None:
 
     from proxy.worker import serve
 
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after its clean end
-        uvloop.run(serve(path, sock))
+    uvloop.run(serve(path, sock))
 
 
 def _supervise(path: Path, socks: list[socket.socket]) -> int:
