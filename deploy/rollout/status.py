@@ -67,7 +67,7 @@ def table(status: Status, now: float) -> str:
     for number, step in enumerate(status.steps, 1):
         since = _ago(step.since, now)
         lines.append(
-            f"  {number:>3}  {step.step:<{width}}  {step.state:<7}{since}  {step.reason}".rstrip()
+            f"  {number:>3}  {step.step:<{width}}  {step.state:<11}{since}  {step.reason}".rstrip()
         )
     for verdict in status.verdicts:
         pairs = verdict.evidence.get("pairs")
