@@ -51,8 +51,11 @@ _DOCUMENTS = {
 }
 
 
-def connect(lake: Path | Lake) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the lake's views; times are UTC. LakeError for a missing folder."""
+def connect(lake: Path | Lake, files: Iterable[Path] | None = None) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the lake's views; times are UTC. LakeError for a missing folder.
+
+    With `files` no other Parquet file is opened (see `narrow`).
+    """
     root = lake.root if isinstance(lake, Lake) else lake
     if not root.is_dir():
         raise LakeError(f"no lake at {root}; set `lake:` in the config, or start the collector")
@@ -61,7 +64,8 @@ def connect(lake: Path | Lake) -> duckdb.DuckDBPyConnection:
     connection.register("_empty", SCHEMA.empty_table())
     connection.execute("CREATE TABLE _record AS FROM _empty")
     connection.unregister("_empty")
-    connection.execute(_log_view(_quoted(root / "log/*/*.parquet")))
+    everything = _quoted(root / "log/*/*.parquet")
+    connection.execute(_log_view(everything if files is None else _listed(files)))
     connection.execute(_EXCHANGES + _FEEDBACK + _PAIRS)
     for name, documents in _DOCUMENTS.items():
         connection.execute(_document_view(root, name, documents))
@@ -70,7 +74,7 @@ def connect(lake: Path | Lake) -> duckdb.DuckDBPyConnection:
 
 def narrow(connection: duckdb.DuckDBPyConnection, files: Iterable[Path]) -> None:
     """Let the views of the log see these Parquet files only: for readers of a big lake's end."""
-    connection.execute(_log_view(f"[{', '.join(map(_quoted, files))}]"))
+    connection.execute(_log_view(_listed(files)))
 
 
 def _log_view(source: str) -> str:
@@ -96,6 +100,10 @@ def _selected(field: str) -> str:
     unnested = "unnest(spools, recursive := true)"
     special = {"at": 'to_timestamp("at") AS created_at', "spools": unnested}
     return special.get(field, f'"{field}"')
+
+
+def _listed(files: Iterable[Path]) -> str:
+    return f"[{', '.join(map(_quoted, files))}]"
 
 
 def _quoted(path: Path) -> str:
