@@ -31,12 +31,14 @@ _STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
 }
 
 
-def intervals(scores: Sequence[Score], title: str, least: float | None = None) -> str:
-    """Means with their 95 % intervals, one a line, the first one accented; `least` as a line."""
+def intervals(
+    scores: Sequence[Score], title: str, accented: int, least: float | None = None
+) -> str:
+    """Means with their 95 % intervals, one a line, the first few accented; `least` as a line."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(1.0 + 0.34 * len(scores))
         for y, score in enumerate(scores):
-            colour = _ACCENT if y == 0 else _OTHER
+            colour = _ACCENT if y < accented else _OTHER
             axes.plot([score.low, score.high], [y, y], color=colour, linewidth=2)
             axes.plot([score.mean], [y], "o", color=colour, markersize=7)
             axes.annotate(
@@ -49,6 +51,7 @@ def intervals(scores: Sequence[Score], title: str, least: float | None = None) -
         axes.set_ylim(len(scores) - 0.4, -0.7)
         low = min([s.low for s in scores] + ([least] if least is not None else []))
         axes.set_xlim(max(-0.02, min(low - 0.05, 0.9)), 1.03)
+        axes.set_xticks([x for x in axes.get_xticks() if -0.001 <= x <= 1.001])
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
         return _svg(figure, title)
 

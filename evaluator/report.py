@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import jinja2
 
 from evaluator import plot
+from evaluator.answer import Answer, canonical, parsed
 from evaluator.comparison import Comparison, Judged, Score
 from evaluator.dataset import Reads
 from evaluator.diff import SideBySide, side_by_side
 from evaluator.gate import GateVerdict
+from evaluator.scorer import Kind
 
 _WORST, _SHOWN_CHARACTERS, _MOST_SLICES = 30, 2000, 40
 
@@ -71,17 +73,15 @@ def to_json(about: About, comparison: Comparison, verdict: GateVerdict) -> dict[
         "base": _score(about.base),
         "baselines": {rival.score.name: rival.score.mean for rival in comparison.rivals},
         "rivals": [
-            _score(r.score) | {"rival_only": r.rival_only, "student_only": r.student_only}
+            r.score._asdict() | {"rival_only": r.rival_only, "student_only": r.student_only}
             for r in comparison.rivals
         ],
         "loses_to": verdict.losses,
         "classes": [
-            _score(s.recall) | {"precision": _score(s.precision) or None, "weak": s.weak}
+            s.recall._asdict() | {"precision": _score(s.precision), "weak": s.weak}
             for s in comparison.slices
         ],
-        "fields": [
-            _score(f.score) | {"invented": _score(f.invented) or None} for f in comparison.fields
-        ],
+        "fields": [f.score._asdict() | {"invented": _score(f.invented)} for f in comparison.fields],
         "failed": [{"id": j.row.id, "error": j.reply.error} for j in comparison.failed],
         "latency_ms": _quantiles([j.reply.duration_ms for j in comparison.judged]),
         "test_set_reads": about.reads._asdict(),
@@ -107,8 +107,8 @@ def to_html(about: About, comparison: Comparison, verdict: GateVerdict) -> str:
         at=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         plots=_plots(about, comparison),
         slices=sorted(comparison.slices, key=lambda s: s.recall.mean)[:_MOST_SLICES],
-        worst=[_shown(j) for j in wrong[:_WORST]],
-        better=[_shown(j) for j in better[:_WORST]],
+        worst=[_shown(j, comparison.kind) for j in wrong[:_WORST]],
+        better=[_shown(j, comparison.kind) for j in better[:_WORST]],
         wrong=len(wrong),
         latency=_quantiles([j.reply.duration_ms for j in comparison.judged]),
         family=1 - (1 - about.alpha) ** about.reads.students,
@@ -131,6 +131,7 @@ def _plots(about: About, comparison: Comparison) -> dict[str, str]:
         "scores": plot.intervals(
             [comparison.agreement, *teacher, *rivals, *others],
             "Scores with 95 % intervals",
+            1,
             None if comparison.gold else 1 - about.margin,
         ),
         "latency": plot.distributions(
@@ -139,26 +140,32 @@ def _plots(about: About, comparison: Comparison) -> dict[str, str]:
         "length": plot.distributions(lengths, "Length of the answers", "characters"),
     }
     if comparison.fields:
-        drawn["fields"] = plot.intervals([f.score for f in comparison.fields], "Fields")
+        scores = [field.score for field in comparison.fields]
+        drawn["fields"] = plot.intervals(scores, "Fields", len(scores))
     if comparison.slices:
         lowest = sorted((s.recall for s in comparison.slices), key=lambda score: score.mean)[:15]
-        drawn["classes"] = plot.intervals(lowest, "Recall of the weakest classes")
+        drawn["classes"] = plot.intervals(lowest, "Recall of the weakest classes", len(lowest))
     return drawn
 
 
-def _shown(judged: Judged) -> Disagreement:
-    answer = judged.reply.answer
-    said = answer.shown() if answer else ""
-    left = judged.row.reference.shown()
-    if judged.right:  # the teacher was wrong: it stands on the left instead
-        left = judged.row.teacher.shown()
-    note = "gold answer" if judged.row.gold else ""
-    asked = judged.row.text[-_SHOWN_CHARACTERS:]
-    return Disagreement(judged.row.id, asked, side_by_side(left, said), judged.reply.error, note)
+def _shown(judged: Judged, kind: Kind) -> Disagreement:
+    row, answer = judged.row, judged.reply.answer
+    reference = row.teacher if judged.right else row.reference  # right: here the teacher was wrong
+    sides = side_by_side(_laid_out(reference, kind), _laid_out(answer or Answer(""), kind))
+    note = "gold answer" if row.gold else ""
+    return Disagreement(row.id, row.text[-_SHOWN_CHARACTERS:], sides, judged.reply.error, note)
 
 
-def _score(score: Score | None) -> dict[str, Any]:
-    return score._asdict() if score else {}
+def _laid_out(answer: Answer, kind: Kind) -> str:
+    """As it is compared: an object by sorted fields, a line each, so that only content differs."""
+    value = parsed(answer.text) if kind == "json" and not answer.calls else NotImplemented
+    if not isinstance(value, dict):
+        return answer.shown()
+    return "\n".join(f"{name}: {canonical(value[name])}" for name in sorted(value))
+
+
+def _score(score: Score | None) -> dict[str, Any] | None:
+    return score._asdict() if score else None
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:
