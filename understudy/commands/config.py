@@ -1,18 +1,22 @@
-"""`understudy config check`: the file's errors with their lines, else what is in force."""
+"""`understudy config`: check the file, show what is in force, or list every key there is."""
 
 import argparse
 import sys
 
 from understudy import config as configuration
+from understudy.reference import reference
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `understudy config`."""
-    parser.add_argument("action", choices=["check", "show"], nargs="?", default="check")
+    parser.add_argument("action", choices=["check", "show", "keys"], nargs="?", default="check")
 
 
 def run(args: argparse.Namespace) -> int:
     """Load the file; print a line per workload, or with `show` every key with its value."""
+    if args.action == "keys":
+        sys.stdout.write(reference())
+        return 0
     loaded = configuration.load(args.config)
     if args.json or args.action == "show":
         sys.stdout.write(loaded.model_dump_json(indent=2) + "\n")
