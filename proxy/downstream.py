@@ -55,8 +55,7 @@ class Downstream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._control: ControlPlane | None = None
         self._tunnel: Tunnel | None = None
-        self._parser = httptools.HttpRequestParser(self)
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser = _new_parser(self)
         self.deadline = inf
         # The request that is being parsed
         self._url = b""
@@ -91,6 +90,14 @@ class Downstream(asyncio.Protocol):
             return  # after an answer that ends the connection, or while lingering
         if self._incoming is None and not self._head_size:
             self.deadline = self._site.deadlines.time() + self._client_timeout_s
+        self._parse(data)
+        if self._incoming is None:
+            self._count_head(len(data))
+        else:
+            self.deadline = self._site.deadlines.time() + self._client_timeout_s
+        self._advance()
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -98,11 +105,6 @@ class Downstream(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if self._refusal is None and not self._last:
                 self._refusal = refusal.not_http(str(error))
-        if self._incoming is None:
-            self._count_head(len(data))
-        else:
-            self.deadline = self._site.deadlines.time() + self._client_timeout_s
-        self._advance()
 
     def eof_received(self) -> None:
         return None
@@ -152,10 +154,11 @@ class Downstream(asyncio.Protocol):
         if self._lingering or (self._busy and self._write_paused):
             self._abort()
         elif self._incoming is not None or self._head_size:
+            if self._upload_paused:  # it is the upstream that is slow
+                self.deadline = self._site.deadlines.time() + self._client_timeout_s
+                return
             self._refusal = self._refusal or refusal.SLOW_CLIENT
             self._advance()
-            if self._busy:  # an early answer is under way: it has to be the last
-                self._close_after = True
         elif not self._busy:
             self._close()
 
@@ -247,6 +250,8 @@ class Downstream(asyncio.Protocol):
                 self._start(self._queue[0])
             if self._busy and self._relay is not None:
                 self._feed(self._relay)
+                if self._refusal is not None and not self._relay.request.complete:
+                    self._give_up_upload(self._relay)
             if not self._busy and self._refusal is not None and not self._closing:
                 self._queue.clear()
                 self.refuse(self._refusal)
@@ -258,10 +263,10 @@ class Downstream(asyncio.Protocol):
         if not self._queue:
             return False
         request = self._queue[0]
-        if request is self._incoming and self._refusal is not None:
-            return False
         if request.complete or request.upgrade:
             return True
+        if self._refusal is not None:
+            return False
         if request.expects_continue and not request.received:
             request.expects_continue = False
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -290,6 +295,11 @@ class Downstream(asyncio.Protocol):
         if request.complete and request is not self._incoming and request.length != 0:
             relay.upload_end()
 
+    def _give_up_upload(self, relay: Relay) -> None:
+        """The request under way will never be whole."""
+        self._busy, self._relay = False, None
+        relay.client_left()
+
     def _hand_over(self, request: Request) -> None:
         if self._control is None:
             config, state, app_state, loop = self._uvicorn
@@ -306,10 +316,12 @@ class Downstream(asyncio.Protocol):
         self._answered()
 
     def _upgraded(self, rest: bytes) -> None:
-        """The client asked for another protocol: from here on the connection is a byte tunnel."""
-        request = self._incoming
-        self._incoming = None
-        if request is None or self._refusal is not None:
+        """The client asked for another protocol; for WebSocket the connection is a tunnel now."""
+        request, self._incoming = self._queue[-1], None
+        if self._refusal is not None:
+            return
+        if (request.header(b"upgrade") or "").lower() != "websocket":
+            self._without_upgrade(self._queue.pop(), rest)
             return
         self._last = True
         if self._busy or len(self._queue) > 1 or is_control(request.path):
@@ -319,6 +331,18 @@ class Downstream(asyncio.Protocol):
         self._busy, self.deadline = True, inf
         self._tunnel = Tunnel(self._site, self._transport, request, rest)
         self._tunnel.open()
+
+    def _without_upgrade(self, request: Request, rest: bytes) -> None:
+        """Read the request again as if it had not offered h2c, which the parser takes as its end.
+
+        A server may ignore an upgrade (RFC 9110, 7.8), and Java's client offers one by default.
+        """
+        self._parser, self._last = _new_parser(self), False
+        lines = [b"%b %b HTTP/1.1\r\n" % (request.method, request.target)]
+        for name, value in request.headers:
+            if kind_of(name)[1] not in (b"upgrade", b"connection"):
+                lines.append(b"%b: %b\r\n" % (name, value))
+        self._parse(b"".join([*lines, b"\r\n", rest]))
 
     def _answered(self) -> None:
         """An answer is complete: go on with the next request, or close."""
@@ -454,3 +478,10 @@ class Downstream(asyncio.Protocol):
         if transport.can_write_eof():
             transport.write_eof()
         self.deadline = self._site.deadlines.time() + LINGER_S
+
+
+def _new_parser(owner: Downstream) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(owner)
+    # What follows a request with `Connection: close` is left unread, it is no error of that one.
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
