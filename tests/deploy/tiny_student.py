@@ -13,9 +13,9 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from tests.deploy.conftest import FACTS
 from understudy.base_model import base_hash
 
-FACTS = {"apple": "red", "sky": "blue", "grass": "green", "coal": "black"}
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }} "
