@@ -4,6 +4,7 @@ Publishing the policy afterwards is the caller's job (`understudy.state.refresh`
 """
 
 import time
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from deploy.rollout import champion, transition
@@ -30,12 +31,14 @@ class Request(NamedTuple):
     reason: str = "operator rolled it back"
 
 
-def act(config: Config, lake: Lake, request: Request) -> RolloutEvent:
+def act(
+    config: Config, lake: Lake, request: Request, clock: Callable[[], float] = time.time
+) -> RolloutEvent:
     """Write the event that the request comes to; a one-line error says why it may not be."""
     workload_of(config, request.workload)
 
     def make(events: Events) -> RolloutEvent:
-        event = _event(config, lake, request, events)
+        event = _event(config, lake, request, events, clock())
         if event.state == "done":
             champion.crown(lake, event)
         return event
@@ -53,8 +56,10 @@ def workload_of(config: Config, name: str) -> Workload:
     return config.workloads[name]
 
 
-def _event(config: Config, lake: Lake, request: Request, events: Events) -> RolloutEvent:
-    rollout, now = config.workloads[request.workload].rollout, time.time()
+def _event(
+    config: Config, lake: Lake, request: Request, events: Events, now: float
+) -> RolloutEvent:
+    rollout = config.workloads[request.workload].rollout
     match request.action:
         case "start":
             who = _candidate(config, lake, request.workload, request.student)
