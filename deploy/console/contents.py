@@ -118,7 +118,7 @@ class Contents:
     ) -> duckdb.DuckDBPyConnection:
         try:
             if self._connection is None:
-                self._connection = connect(self._lake)
+                self._connection = connect(self._lake, files=())
                 self._connection.execute("SET threads = 1")
             narrow(self._connection, files.written(self._lake, since, until))
             return self._connection.execute(query, parameters)

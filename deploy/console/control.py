@@ -17,6 +17,7 @@ from understudy.policy import Policy
 
 T = TypeVar("T")
 HISTORY = 500  # newest documents of a folder that are looked at
+REPORTS = 8  # newest evaluation runs that are offered
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,7 @@ class _Folder(Generic[T]):
     def newest(self, lake: Lake, prefix: str, problems: list[str]) -> list[T]:
         """The newest HISTORY documents, oldest first."""
         found = []
-        for key in list(lake.keys(prefix, ".json"))[-HISTORY:]:
+        for key in _keys(lake, prefix, problems)[-HISTORY:]:
             if key not in self._known:
                 document = _read(lake, key, self._kind, problems)
                 if document is None:
@@ -122,7 +123,8 @@ class ControlReader:
         policies = self._policies.newest(self.lake, "control/policy", problems)[::-1]
         names = dict.fromkeys([*configured, *(policies[0].workloads if policies else ())])
         for folder in ("control/verdicts", "control/rollouts", "reports"):
-            names |= dict.fromkeys(_names(self.lake, folder))
+            found = _names(self.lake, folder, problems)
+            names |= dict.fromkeys(name for name in found if "." not in name)  # no stray files
         return Control(
             policies=policies,
             heartbeats={beat.name: beat for beat in self._all("control/heartbeats", problems)},
@@ -143,29 +145,34 @@ class ControlReader:
             verdicts=self._verdicts.newest(lake, f"control/verdicts/{name}", problems),
             events=self._events.newest(lake, f"control/rollouts/{name}", problems),
             aliases=aliases or Aliases(),
-            reports=_reports(lake, name),
+            reports=_reports(lake, name, problems),
         )
 
 
-def _reports(lake: Lake, workload: str) -> list[Report]:
+def _reports(lake: Lake, workload: str, problems: list[str]) -> list[Report]:
     found = []
-    for run in _names(lake, f"reports/{workload}"):
-        files = _names(lake, f"reports/{workload}/{run}")
+    for run in _names(lake, f"reports/{workload}", problems)[-REPORTS:]:
+        files = _names(lake, f"reports/{workload}/{run}", problems)
         shown = tuple(name for name in ("report.html", "report.json") if name in files)
         if shown:
             found.append(Report(run, shown))
     return found
 
 
-def _names(lake: Lake, prefix: str) -> list[str]:
+def _names(lake: Lake, prefix: str, problems: list[str]) -> list[str]:
+    return [key.rsplit("/", 1)[1] for key in _keys(lake, prefix, problems, "")]
+
+
+def _keys(lake: Lake, prefix: str, problems: list[str], suffix: str = ".json") -> list[str]:
     try:
-        return [key.rsplit("/", 1)[1] for key in lake.keys(prefix)]
-    except NotADirectoryError:  # a stray file where a folder is meant to be
+        return list(lake.keys(prefix, suffix))
+    except LakeError as error:
+        problems.append(str(error))
         return []
 
 
 def _each(lake: Lake, prefix: str, kind: type[T], problems: list[str]) -> Iterator[T]:
-    for key in lake.keys(prefix, ".json"):
+    for key in _keys(lake, prefix, problems):
         document = _read(lake, key, kind, problems)
         if document is not None:
             yield document

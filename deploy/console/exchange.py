@@ -86,10 +86,12 @@ class Message(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One upstream call. `answer` is marked where it differs from the answer that was served."""
+    """One upstream call. `standing` says what it was for; `answer` is marked where it differs
+    from the first attempt's.
+    """
 
     arm: str
-    role: str
+    standing: str
     served: bool
     outcome: str
     answer: list[Piece]
@@ -140,13 +142,20 @@ def _attempt(row: dict[str, Any], reference: str) -> Attempt:
     reasons = {choice.get("finish_reason") for choice in row["choices"] or []} - {None}
     return Attempt(
         arm=row["arm"] or "?",
-        role=row["role"] or "?",
+        standing=_standing(row),
         served=bool(row["served"]),
         outcome=row["outcome"] or "?",
         answer=side_by_side(reference, answer).right if answer else [],
         finish_reason=", ".join(sorted(map(str, reasons))),
         facts=_facts(row, _FACTS),
     )
+
+
+def _standing(row: dict[str, Any]) -> str:
+    """'served', the role, or 'not served' where it was meant to be."""
+    if row["served"]:
+        return "served"
+    return "not served" if row["role"] == "served" else row["role"] or "?"
 
 
 def _answer(row: dict[str, Any]) -> str:

@@ -182,8 +182,7 @@ class Traffic:
 
 
 def _database(lake: Lake) -> duckdb.DuckDBPyConnection:
-    connection = connect(lake)
+    connection = connect(lake, files=())
     connection.execute("SET threads = 1")
-    narrow(connection, [])
     connection.execute(f"CREATE TABLE attempt AS SELECT {_ATTEMPT} FROM exchanges LIMIT 0")  # noqa: S608
     return connection
