@@ -39,6 +39,7 @@ class Records(NamedTuple):
     gap: int
     lost: int
     lag_s: float | None
+    audited_at: float
 
 
 class Overview(NamedTuple):
@@ -100,6 +101,7 @@ def records(audits: list[Audit]) -> Records | None:
         gap=sum(spool.gap for spool in spools),
         lost=sum(spool.lost for spool in spools),
         lag_s=max(lags, default=None),
+        audited_at=max(audit.at for audit in audits),
     )
 
 
