@@ -14,10 +14,11 @@ _LINE = (
 )
 _WIDTH = 60
 _FACTS = (
-    "attempt_id requested_at status error_type model_sent model_reported adapter provider "
-    "response_id ttft_ms duration_ms overhead_us prompt_tokens completion_tokens cached_tokens "
-    "reasoning_tokens cost_usd policy_version route_reason bucket router_score train_ok"
-).split()
+    *("attempt_id", "requested_at", "status", "error_type", "model_sent", "model_reported"),
+    *("adapter", "provider", "response_id", "ttft_ms", "duration_ms", "overhead_us"),
+    *("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost_usd"),
+    *("policy_version", "route_reason", "bucket", "router_score", "train_ok"),
+)
 
 
 def newest(connection: duckdb.DuckDBPyConnection, count: int, seen: set[str]) -> list[Row]:

@@ -112,6 +112,14 @@ class Partition:
         for finished in self.ledger.finished[before:]:
             self._bytes += finished.size if isinstance(finished, Attempt) else 0
 
+    def skip(self, offset: int) -> None:
+        """Pass over an offset that holds no frame."""
+        self.ledger.next_offset = offset + 1
+
+    def jump(self, offset: int) -> None:
+        """Go on at `offset`: what lies before it is gone, and booked as lost when it shows."""
+        self.ledger.jump(offset)
+
     def flush(self) -> Flushed:
         """Put what is finished into a file, if there is anything; then write the audit's counts.
 
