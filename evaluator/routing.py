@@ -13,7 +13,7 @@ candidates is needed, because the order and the candidates do not depend on the 
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
+from evaluator.answer import parsed, text_of
 from understudy.errors import GateError
 from understudy.router import Artefact, Router, features
 from understudy.statistics import binomial_tail, wilson
@@ -30,7 +31,7 @@ _CANDIDATES = 60
 
 
 class Example(NamedTuple):
-    """One pair: the last user message's text, and whether the student agreed with the teacher."""
+    """One pair: the request's text, and whether the student agreed with the teacher."""
 
     id: str
     text: str
@@ -90,6 +91,20 @@ def fit(
         evidence=evidence,
     )
     return Fitted(final, curve)
+
+
+def request_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What the proxy scores: the contents of all messages but the system's, joined by line ends.
+
+    `messages` as the lake has them, where content of several parts is its JSON.
+    """
+    said = [m["content"] for m in messages if m["role"] not in ("system", "developer")]
+    return "\n".join(text_of(_parts(content)) for content in said if content)
+
+
+def _parts(content: str) -> Any:
+    value = parsed(content) if content.startswith("[{") else None
+    return value if isinstance(value, list) else content
 
 
 def _half(identity: str) -> int:

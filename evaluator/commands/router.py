@@ -20,8 +20,7 @@ SELECT student FROM pairs WHERE workload = $workload AND student IS NOT NULL
 ORDER BY requested_at DESC LIMIT 1
 """
 _PAIRS = """
-SELECT exchange_id, list_last(list_filter(messages, lambda m: m.role = 'user')).content,
-  teacher_choices[1], student_choices[1]
+SELECT exchange_id, messages, teacher_choices[1], student_choices[1]
 FROM pairs
 WHERE workload = $workload AND student = $student AND student_role IN ('shadow', 'holdout')
   AND router_score IS NULL
@@ -84,12 +83,12 @@ def _examples(
 ) -> "list[Example]":
     from evaluator.answer import from_choice
     from evaluator.pairs import same
-    from evaluator.routing import Example
+    from evaluator.routing import Example, request_text
 
     rows = views.execute(_PAIRS, {"workload": workload, "student": student}).fetchall()
     return [
-        Example(exchange_id, text or "", same(scorer, from_choice(teacher), from_choice(answer)))
-        for exchange_id, text, teacher, answer in rows
+        Example(exchange_id, request_text(messages or []), same(scorer, *map(from_choice, both)))
+        for exchange_id, messages, *both in rows
     ]
 
 
