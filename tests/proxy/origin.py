@@ -5,6 +5,7 @@ it likes. Nothing checks that it is HTTP.
 """
 
 import asyncio
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Self
@@ -126,7 +127,10 @@ class Origin:
     async def _serve(self) -> None:
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 22)
+        sock = socket.create_server(("127.0.0.1", 0))
+        # The kernel's own buffers grow to 32 MB otherwise, and back-pressure could not be seen.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+        server = await asyncio.start_server(self._accept, sock=sock, limit=1 << 20)
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._stopping.wait()

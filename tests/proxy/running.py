@@ -35,9 +35,11 @@ class Proxy:
         self.folder = folder
         self.path = folder / "understudy.yaml"
         teacher = {"base_url": teacher} if isinstance(teacher, str) else teacher
-        self.config: dict[str, Any] = {"teacher": teacher, **config}
+        listen = {"drain_s": 2, **config.pop("listen", {})}
+        self.config: dict[str, Any] = {"teacher": teacher, "listen": listen, **config}
         self.configure()
         self._sock = socket.create_server(("127.0.0.1", 0))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)  # as in Origin
         self._sock.setblocking(False)
         self.port = self._sock.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
@@ -152,7 +154,10 @@ class Client:
     """A raw client connection with a read buffer."""
 
     def __init__(self, port: int, timeout_s: float = 20.0) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout_s)
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)  # as in Origin
+        self.sock.settimeout(timeout_s)
+        self.sock.connect(("127.0.0.1", port))
         self._buffer = bytearray()
 
     def __enter__(self) -> Self:

@@ -143,7 +143,7 @@ def test_unknown_paths_are_streamed_through_before_the_body_is_complete(tmp_path
 
 def test_upload_is_held_back_while_the_upstream_reads_nothing(tmp_path: Path) -> None:
     may_read = asyncio.Event()
-    total = 40 << 20
+    total = 24 << 20
 
     async def answer(request: Received, line: Line) -> None:
         await may_read.wait()
