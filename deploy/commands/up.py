@@ -124,7 +124,14 @@ def _show(supervisor: "Supervisor", config: "Config", as_json: bool) -> None:
 
     processes = supervisor.running.values()
     if as_json:
-        found = {one.child.name: {"address": one.address, "down": one.down} for one in processes}
+        found = {
+            one.child.name: {
+                "address": one.address,
+                "pid": one.process.pid if one.process else None,
+                "down": one.down,
+            }
+            for one in processes
+        }
         sys.stdout.write(json.dumps({"processes": found}) + "\n")
     else:
         rows = [(one.child.name, _where(one.address, one.down)) for one in processes]
