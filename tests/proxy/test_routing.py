@@ -183,7 +183,7 @@ def test_shadow_asks_the_student_after_the_answer_and_records_the_pair(tmp_path:
     pairs: dict[str, set[str]] = {}
     for a in attempts:
         pairs.setdefault(a.request["exchange_id"], set()).add(a.request["role"])
-        assert a.response_body == (STREAM if a.request["stream"] else CHAT)
+        assert a.response_body == (STREAM if a.request.get("stream") else CHAT)
         assert json.loads(a.request_body)["model"] == "gpt-4o"
         assert a.request["served"] == (a.request["role"] == "served")
     assert list(pairs.values()) == [{"served", "shadow"}] * 2
