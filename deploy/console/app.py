@@ -21,6 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from deploy.console import numerals
 from deploy.console.contents import Contents
 from deploy.console.control import ControlReader
+from deploy.console.evidence import figures
 from deploy.console.exchange import shown
 from deploy.console.overview import Overview, overview
 from deploy.console.report import REPORT_POLICY, read_report
@@ -44,6 +45,7 @@ _FILTERS = {
     "clock": numerals.clock,
     "moment": numerals.moment,
     "coded": numerals.coded,
+    "evidence": figures,
 }
 
 

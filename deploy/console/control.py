@@ -14,6 +14,7 @@ from understudy.documents import Aliases, Heartbeat, RolloutEvent, Verdict
 from understudy.errors import LakeError
 from understudy.lake import Lake
 from understudy.policy import Policy
+from understudy.state import RouterRef
 
 T = TypeVar("T")
 HISTORY = 500  # newest documents of a folder that are looked at
@@ -28,6 +29,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     agreement: float
     low: float
     high: float
+    student: str | None = None
 
 
 class SpoolCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,7 @@ class WorkloadDocuments:
     verdicts: list[Verdict]
     events: list[RolloutEvent]
     aliases: Aliases
+    router: RouterRef | None
     reports: list[Report]
 
 
@@ -145,6 +148,7 @@ class ControlReader:
             verdicts=self._verdicts.newest(lake, f"control/verdicts/{name}", problems),
             events=self._events.newest(lake, f"control/rollouts/{name}", problems),
             aliases=aliases or Aliases(),
+            router=_read(lake, f"control/routers/{name}/current.json", RouterRef, problems),
             reports=_reports(lake, name, problems),
         )
 

@@ -134,8 +134,9 @@ def _alerts(
 
 
 def _silence(control: Control, beats: list[Beat]) -> list[Alert]:
-    policies = control.policy.workloads.values() if control.policy else ()
+    policies = list(control.policy.workloads.values()) if control.policy else []
     obeying = [p for p in policies if p.mode in SERVING_MODES and p.require_monitor]
+    driven = [p for p in obeying if p.owner == "controller"]
     newest = [d.events[-1] for d in control.workloads.values() if d.events]
     running = any(event.state == "running" for event in newest)
     alerts = []
@@ -149,6 +150,9 @@ def _silence(control: Control, beats: list[Beat]) -> list[Alert]:
         elif beat.name == "monitor" and any(p.mode == "shadow" for p in policies):
             text = "Pairs are logged, but nobody judges them: `understudy monitor`."
             alerts.append(Alert("wait", f"Monitor {silent}", text))
+        elif beat.name == "controller" and driven:
+            text = "The teacher answers in its workloads until it is back: `understudy controller`."
+            alerts.append(Alert("bad", f"Controller {silent}", text))
         elif beat.name == "controller" and running:
             text = "No rollout moves until it is back: `understudy controller`."
             alerts.append(Alert("bad", f"Controller {silent}", text))

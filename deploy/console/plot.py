@@ -93,13 +93,15 @@ def latency(window: Window, cells: Sequence[Cell]) -> Plot:
     )
 
 
-def agreement(window: Window, series: Sequence[Point]) -> Plot:
-    """The monitor's estimate with its interval."""
+def agreement(window: Window, series: Sequence[Point], least: float | None) -> Plot:
+    """The monitor's estimate with its interval, and the agreement that is demanded (`least`)."""
     points = _resampled(window, series)
     lows = [point.low if point else None for point in points]
     highs = [point.high if point else None for point in points]
     scale = chart.scale_of_share(min((low for low in lows if low is not None), default=0.9))
+    demanded = [] if least is None else [Shape("line least", chart.line([least] * BINS, scale))]
     shapes = [
+        *demanded,
         Shape("band student", chart.band(lows, highs, scale)),
         Shape("line student", chart.line([p.agreement if p else None for p in points], scale)),
     ]

@@ -7,7 +7,9 @@ from deploy.console import plot, stepper
 from deploy.console.control import Control, Point, WorkloadDocuments
 from deploy.console.numerals import count, duration, interval, percent
 from deploy.console.traffic import Arm, Failure, Window
-from understudy.config import Config, Step
+from deploy.rollout.machine import Seen
+from deploy.rollout.status import Status, status_of
+from understudy.config import Config, Rollout, Workload
 from understudy.documents import Heartbeat
 from understudy.policy import SERVING_MODES, WorkloadPolicy
 
@@ -63,32 +65,68 @@ def view(name: str, control: Control, window: Window, config: Config | None) -> 
     documents = control.workloads[name]
     policy = control.policy.workloads.get(name) if control.policy else None
     configured = config.workloads.get(name) if config else None
-    steps = configured.rollout.steps if configured else ()
     arms = {arm.arm: arm for arm in window.arms if arm.workload == name}
     student = _student(policy, documents)
+    series = [p for p in documents.series if p.student in (None, student)]
     cells = [cell for cell in window.cells if cell.workload == name]
-    trusted = _trusted(policy, control, window.now, config)
-    agreement = documents.series[-1] if documents.series else None
+    silent = silence(policy, control, window.now, config)
+    status = _status(name, control, configured, config, window.now)
+    gate = stepper.gate_verdict(documents.verdicts, student)
     return View(
         name=name,
         mode=policy.mode if policy else "unknown",
         owner=policy.owner if policy else "file",
         student=student,
-        split=_split(policy) if trusted else 0.0,
+        split=0.0 if silent else _split(policy),
         measured=measured(arms),
-        tone=_tone(policy, documents, trusted),
-        headline=_headline(policy, documents, steps, trusted, window.now),
-        agreement=agreement,
-        nodes=stepper.nodes(steps, documents, student, window.now),
+        tone=_tone(policy, status, silent),
+        headline=_headline(policy, series, status, silent, window.now),
+        agreement=series[-1] if series else None,
+        nodes=stepper.nodes(status, gate, window.now),
         arms=arms,
         saving=saving(arms),
         failures=[failure for failure in window.failures if failure.workload == name],
         documents=documents,
-        agreement_plot=plot.agreement(window, documents.series),
+        agreement_plot=plot.agreement(window, series, _least(documents, configured)),
         request_plot=plot.requests(window, cells),
         latency_plot=plot.latency(window, cells),
         empty=_next_action(name, policy, arms, documents),
     )
+
+
+def silence(
+    policy: WorkloadPolicy | None, control: Control, now: float, config: Config | None
+) -> str | None:
+    """Whose silence keeps the student from answering (the proxy's rule), or None."""
+    if policy is None or policy.mode not in SERVING_MODES or not policy.require_monitor:
+        return None
+    needed = ("monitor", "controller") if policy.owner == "controller" else ("monitor",)
+    max_age_s = config.heartbeat_max_age_s if config else 15.0
+    beats = control.heartbeats
+    return next((n for n in needed if not alive(beats.get(n), now, max_age_s)), None)
+
+
+def _status(
+    name: str, control: Control, configured: Workload | None, config: Config | None, now: float
+) -> Status:
+    documents, beat = control.workloads[name], control.heartbeats.get("monitor")
+    student = documents.events[-1].student if documents.events else None
+    seen = Seen(
+        verdicts=documents.verdicts,
+        now=now,
+        monitor_age_s=now - beat.at if beat else None,
+        max_age_s=config.heartbeat_max_age_s if config else 15.0,
+        router=documents.router is not None and documents.router.student == student,
+    )
+    rollout = configured.rollout if configured else Rollout()
+    return status_of(name, rollout, documents.events, seen)
+
+
+def _least(documents: WorkloadDocuments, configured: Workload | None) -> float | None:
+    """The agreement that is demanded: as the monitor last said, else as the file says."""
+    said = [v.evidence.get("margin") for v in documents.verdicts if v.kind == "monitor"]
+    margin = said[-1] if said else configured.gate.margin if configured else None
+    return 1 - margin if isinstance(margin, int | float) else None
 
 
 def measured(arms: dict[str, Arm]) -> float | None:
@@ -114,7 +152,7 @@ def saving(arms: dict[str, Arm]) -> Saving:
 def _student(policy: WorkloadPolicy | None, documents: WorkloadDocuments) -> str | None:
     if policy and policy.student:
         return policy.student.model
-    if documents.events and documents.events[-1].state not in stepper.STOPPED:
+    if documents.events and documents.events[-1].state != "aborted":
         return documents.events[-1].student
     return documents.aliases.candidate or documents.aliases.champion
 
@@ -125,74 +163,61 @@ def _split(policy: WorkloadPolicy | None) -> float | None:
         return 0.0
     if policy.mode == "canary":
         return policy.weight / 100
-    return 1 - policy.holdout if policy.mode == "student" else None
+    return 1.0 if policy.mode == "student" else None
 
 
-def _trusted(
-    policy: WorkloadPolicy | None, control: Control, now: float, config: Config | None
-) -> bool:
-    """Whether the proxy lets the student answer: not without a living monitor."""
-    if policy is None or policy.mode not in SERVING_MODES or not policy.require_monitor:
-        return True
-    max_age_s = config.heartbeat_max_age_s if config else 15.0
-    return alive(control.heartbeats.get("monitor"), now, max_age_s)
-
-
-def _tone(policy: WorkloadPolicy | None, documents: WorkloadDocuments, trusted: bool) -> Tone:
-    state = documents.events[-1].state if documents.events else None
-    if not trusted or state == "rolled_back":
+def _tone(policy: WorkloadPolicy | None, status: Status, silent: str | None) -> Tone:
+    if silent or status.state == "rolled_back":
         return "bad"
-    if state == "paused" or policy is None:
+    if status.state == "paused" or policy is None:
         return "wait"
     return "good" if policy.mode in SERVING_MODES else "calm"
 
 
 def _headline(
     policy: WorkloadPolicy | None,
-    documents: WorkloadDocuments,
-    steps: Sequence[Step],
-    trusted: bool,
+    series: Sequence[Point],
+    status: Status,
+    silent: str | None,
     now: float,
 ) -> list[str]:
     """The state in a sentence, in pieces: who answers, how well, what comes next."""
-    said = [_who_answers(policy, trusted)]
-    if documents.series:
-        point = documents.series[-1]
+    said = [_who_answers(policy, silent)]
+    if series:
+        point = series[-1]
         said.append(
             f"student agrees {percent(point.agreement)} {interval(point.low, point.high)} "
             f"on {count(point.n)} pairs"
         )
-    if documents.events:
-        said.append(_progress(documents, steps, now))
+    if status.since is not None:
+        said.append(_progress(status, now))
     return said
 
 
-def _who_answers(policy: WorkloadPolicy | None, trusted: bool) -> str:
+def _who_answers(policy: WorkloadPolicy | None, silent: str | None) -> str:
     if policy is None:
         return "no policy yet"
-    if not trusted:
-        return f"{policy.mode} suspended: the monitor is silent, the teacher answers everything"
+    if silent:
+        return f"{policy.mode} suspended: the {silent} is silent, the teacher answers everything"
     sample = percent(policy.shadow_sample)
     return {
         "teacher": "the teacher answers everything",
         "shadow": f"shadow {sample}: the teacher answers, the student is asked unseen",
         "canary": f"canary {percent(policy.weight / 100)}",
-        "hybrid": "hybrid: the router decides per request",
-        "student": f"the student answers, {percent(policy.holdout)} held out for the teacher",
+        "hybrid": f"hybrid: the student answers where the router gives it "
+        f"{policy.router_threshold:.2f} or more",
+        "student": f"the student answers, the teacher is asked beside it on "
+        f"{percent(policy.holdout)}",
     }[policy.mode]
 
 
-def _progress(documents: WorkloadDocuments, steps: Sequence[Step], now: float) -> str:
-    event = documents.events[-1]
-    since = duration(now - event.at)
-    if event.state != "running":
-        word = event.state.replace("_", " ")
-        return f"rollout {word} {since} ago: {event.reason}"
-    if not steps:
-        return f"rollout at step {event.step + 1} for {since}"
-    step = steps[min(event.step, len(steps) - 1)]
-    wait = stepper.waiting(step, documents, now) or "waiting for its verdict"
-    return f"step {event.step + 1} of {len(steps)} for {since}, {wait}"
+def _progress(status: Status, now: float) -> str:
+    since = duration(now - (status.since or now))
+    if status.state != "running":
+        return f"rollout {status.state.replace('_', ' ')} {since} ago: {status.reason}"
+    here = [number for number, step in enumerate(status.steps, 1) if step.state == "now"]
+    where = f"step {here[0]} of {len(status.steps)}" if here else "rollout running"
+    return f"{where} for {since}: {status.next}"
 
 
 def _next_action(
@@ -207,7 +232,9 @@ def _next_action(
     if policy is None:
         return "No policy in the lake: start `understudy proxy`; it publishes the file's."
     if documents.aliases.candidate is None and documents.aliases.champion is None:
-        return f"No student yet: `understudy dataset build {name}`, then `understudy train`."
+        return (
+            f"No student yet: `understudy dataset build --workload {name}`, then train, evaluate."
+        )
     if not documents.series and policy.mode == "teacher":
         return "No pairs yet: set `mode: shadow`, or start a rollout."
     if not documents.series:

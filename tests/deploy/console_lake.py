@@ -164,8 +164,10 @@ def _control(lake: Lake, rng: random.Random, now: float) -> None:
     documents.write_aliases(lake, "routing", documents.Aliases(candidate="routing-0001"))
     _policies(lake, now)
     _judgements(lake, now)
-    for name, start, final in (("triage", 3500, 0.971), ("routing", 900, 0.934)):
-        put_series(lake, name, series(rng, now, start, final))
+    steps = ((3500, 2600, 0.976), (2600, 1300, 0.973), (1300, 0, 0.971))
+    walked = [point for step in steps for point in series(rng, now, *step, "triage-0004")]
+    put_series(lake, "triage", walked)
+    put_series(lake, "routing", series(rng, now, 900, 0, 0.934, "routing-0001"))
     for name, age in (("monitor", 1.2), ("controller", 0.4)):
         beat = documents.Heartbeat(name=name, at=now - age)
         lake.put(f"control/heartbeats/{name}.json", msgspec.json.encode(beat))
@@ -195,22 +197,24 @@ def _control(lake: Lake, rng: random.Random, now: float) -> None:
     lake.put_json("reports/triage/triage-0004-20261120T0954/report.json", {"verdict": "PASS"})
 
 
-def series(rng: random.Random, now: float, start: float, final: float) -> list[dict[str, float]]:
-    """An estimate every 15 s whose interval shrinks; ends at `final`."""
-    points, n = [], 12
-    steps = int(start // 15)
-    for index in range(steps + 1):
-        n += rng.randrange(0, 9)
-        wide = 0.62 / (n**0.5)
-        value = min(0.995, final + rng.gauss(0, 0.25 * wide) * (1 - index / steps))
+def series(
+    rng: random.Random, now: float, begin: float, end: float, final: float, student: str
+) -> list[dict[str, Any]]:
+    """A step's estimates, one every 15 s, whose interval shrinks; the last one is `final`."""
+    points, n = [], 8
+    steps = int((begin - end) // 15)
+    for index in range(steps):
+        n += rng.randrange(1, 12)
+        wide = 0.46 / n**0.5
+        value = min(0.995, final + rng.gauss(0, 0.3 * wide) * (1 - (index + 1) / steps))
         points.append({
-            "at": now - start + index * 15, "n": n, "agreement": value,
-            "low": max(0.0, value - wide), "high": min(1.0, value + wide * 0.7),
+            "at": now - begin + index * 15, "n": n, "agreement": value, "low": value - wide,
+            "high": min(1.0, value + wide * 0.7), "recent": value, "student": student,
         })  # fmt: skip
     return points
 
 
-def put_series(lake: Lake, workload: str, points: list[dict[str, float]]) -> None:
+def put_series(lake: Lake, workload: str, points: list[dict[str, Any]]) -> None:
     """Write the monitor's series as the monitor does."""
     lake.put_json(f"control/monitor/{workload}.json", points)
 
@@ -241,19 +245,29 @@ def _policies(lake: Lake, now: float) -> None:
 
 
 def _judgements(lake: Lake, now: float) -> None:
-    gate = {"student": 0.981, "teacher": 0.984, "difference": -0.003, "low": -0.011, "n": 1204}
-    verdict(lake, now - 3600, "gate", "PASS", "label", gate)
-    verdict(lake, now - 2600, "monitor", "PASS", "agreement", {"n": 412, "e_value": 41.7})
-    verdict(lake, now - 1300, "monitor", "PASS", "agreement", {"n": 655, "e_value": 28.2})
-    verdict(lake, now - 600, "guardrail", "PASS", "error_rate", {"failed": 0, "calls": 71})
-    verdict(lake, now - 30, "monitor", "UNDERPOWERED", "agreement", {"n": 488, "e_value": 6.3})
-    for n, (mode, weight, ago, reason) in enumerate(_STEPS):
+    gate = {"n": 1204, "agreement": 0.981, "low": 0.972, "high": 0.988, "margin": 0.05,
+            "alpha": 0.05, "p_pass": 0.0004, "scorer": "json", "loses_to": []}  # fmt: skip
+    verdict(lake, now - 3600, "gate", "PASS", "agreement", gate)
+    verdict(lake, now - 2600, "monitor", "PASS", "agreement", _evidence(412, 412, 0.976))
+    verdict(lake, now - 1300, "monitor", "PASS", "agreement", _evidence(655, 1067, 0.973))
+    calls = {"n": 71, "rate": 0.0, "low": 0.0, "high": 0.051, "limit": 0.01, "pairs": 71}
+    verdict(lake, now - 600, "guardrail", "UNDERPOWERED", "error_rate", calls)
+    verdict(lake, now - 30, "monitor", "UNDERPOWERED", "agreement", _evidence(488, 1555, 0.971))
+    for step, (mode, weight, ago, reason) in enumerate(_STEPS):
         event = documents.RolloutEvent(
-            workload="triage", n=n, student="triage-0004", state="running", step=n,
-            action="promote", reason=reason, at=now - ago,
+            workload="triage", n=step + 1, student="triage-0004", state="running", step=step,
+            action="promote" if step else "start", reason=reason, at=now - ago,
             evidence={"mode": mode, "weight": weight},
         )  # fmt: skip
         assert documents.add_rollout_event(lake, event)
+
+
+def _evidence(n: int, pairs: int, agreement: float) -> dict[str, Any]:
+    """As the monitor writes it: `n` of this step, `pairs` over all steps."""
+    return {
+        "n": n, "pairs": pairs, "agreement": agreement, "low": agreement - 0.021,
+        "high": agreement + 0.014, "margin": 0.05, "limit": 0.05, "alpha": 0.05, "e_pass": 6.3,
+    }  # fmt: skip
 
 
 def verdict(

@@ -76,7 +76,7 @@ def _pair_id(lake: Lake) -> str:
 def test_the_overview_says_each_workloads_state_in_a_sentence(seeded: Console) -> None:
     text = seeded.text()
     assert "canary 5 % student agrees 97.1 % [" in text
-    assert re.search(r"step 3 of 5 for 22 min, waiting for \d+ more pairs", text)
+    assert "step 3 of 5 for 22 min: 488 of 800 pairs seen in this step" in text
     assert "shadow 20 %: the teacher answers, the student is asked unseen" in text
     assert "the teacher answers everything" in text
 
@@ -116,7 +116,7 @@ def test_a_dead_monitor_is_said_first_and_takes_the_student_off_the_split(seeded
 
 def test_a_rollback_is_said_with_its_reason(seeded: Console) -> None:
     event = documents.RolloutEvent(
-        workload="triage", n=3, student="triage-0004", state="rolled_back", step=2,
+        workload="triage", n=4, student="triage-0004", state="rolled_back", step=2,
         action="roll_back", reason="agreement 71 % is below the margin", at=seeded.now,
     )  # fmt: skip
     assert documents.add_rollout_event(seeded.lake, event)
@@ -132,7 +132,7 @@ def test_a_rollback_is_said_with_its_reason(seeded: Console) -> None:
         "control/students/triage.json",
         "control/heartbeats/monitor.json",
         "control/policy/0000000004.json",
-        "control/rollouts/triage/0000000002.json",
+        "control/rollouts/triage/0000000003.json",
         "audit/spool-0198b7c0-4f1e.json",
     ],
 )
@@ -261,7 +261,7 @@ def test_hostile_text_stays_text_on_every_page(empty: Console, hostile: str) -> 
     beat = documents.Heartbeat(name=hostile, at=now)
     lake.put("control/heartbeats/monitor.json", msgspec.json.encode(beat))
     event = documents.RolloutEvent(
-        workload="triage", n=0, student=hostile, state="rolled_back", step=0, action=hostile,
+        workload="triage", n=1, student=hostile, state="rolled_back", step=0, action=hostile,
         reason=hostile, at=now,
     )  # fmt: skip
     documents.add_rollout_event(lake, event)

@@ -12,68 +12,101 @@ from hypothesis import strategies as st
 
 from deploy.console import chart, files, numerals, stepper
 from deploy.console.contents import Contents
-from deploy.console.control import ControlReader, Point, WorkloadDocuments
+from deploy.console.control import ControlReader
+from deploy.console.evidence import figures
 from deploy.console.likeness import same_answer
 from deploy.console.traffic import Arm, Traffic
 from deploy.console.workload import Saving, measured, saving
+from deploy.rollout.machine import Seen
+from deploy.rollout.status import status_of
 from tests.deploy import console_lake
-from understudy.config import Step
+from understudy.config import Rollout, Step
 from understudy.diff import side_by_side
-from understudy.documents import Aliases, RolloutEvent, Verdict
+from understudy.documents import RolloutEvent, Verdict
 from understudy.lake import Lake
 
 NOW = 1_800_000_000.0
 STEPS = (Step(shadow=0.5, min_pairs=300), Step(setWeight=5, min_pairs=100), Step(student=True))
 
 
-def _documents(state: str, step: int, *, n: int = 0, passed: bool = True) -> WorkloadDocuments:
-    event = RolloutEvent(
-        workload="w", n=step, student="s", state=state, step=step, action="promote",  # type: ignore[arg-type]
-        reason="", at=NOW - 60,
-    )  # fmt: skip
-    verdict = Verdict(
-        workload="w", student="s", kind="gate", signal="label",
-        verdict="PASS" if passed else "UNDERPOWERED", evidence={},
-    )  # fmt: skip
-    points = [
-        Point(at=NOW - 90, n=40, agreement=0.9, low=0.8, high=1.0),
-        Point(at=NOW, n=40 + n, agreement=0.9, low=0.8, high=1.0),
+def _events(*moves: tuple[str, str, int]) -> list[RolloutEvent]:
+    """Transitions a minute apart, the last one a minute ago: (action, state, step)."""
+    return [
+        RolloutEvent(
+            workload="w",
+            n=n,
+            student="s",
+            state=state,
+            step=step,
+            action=action,  # type: ignore[arg-type]
+            reason=f"{action} it",
+            at=NOW - 60 * (len(moves) - n),
+        )  # fmt: skip
+        for n, (action, state, step) in enumerate(moves)
     ]
-    return WorkloadDocuments(points, [verdict], [event], Aliases(), [])
+
+
+def _nodes(events: list[RolloutEvent], gate: str | None = "PASS") -> list[stepper.Node]:
+    said = []
+    if gate is not None:
+        said = [
+            Verdict(
+                workload="w",
+                student="s",
+                kind="gate",
+                signal="agreement",
+                verdict=gate,  # type: ignore[arg-type]
+                evidence={},
+            )
+        ]
+    seen = Seen(verdicts=said, now=NOW, monitor_age_s=1.0, max_age_s=15.0)
+    status = status_of("w", Rollout(steps=STEPS), events, seen)
+    return stepper.nodes(status, stepper.gate_verdict(said, "s"), NOW)
+
+
+START, PROMOTE = ("start", "running", 0), ("promote", "running", 1)
 
 
 @pytest.mark.parametrize(
-    ("state", "step", "expected"),
+    ("moves", "expected"),
     [
-        ("running", 0, ["done", "now", "next", "next"]),
-        ("running", 1, ["done", "done", "now", "next"]),
-        ("paused", 1, ["done", "done", "paused", "next"]),
-        ("rolled_back", 1, ["done", "done", "failed", "next"]),
-        ("done", 2, ["done", "done", "done", "done"]),
-        ("aborted", 1, ["done", "next", "next", "next"]),
+        ([], ["done", "next", "next", "next"]),
+        ([START], ["done", "now", "next", "next"]),
+        ([START, PROMOTE], ["done", "done", "now", "next"]),
+        ([START, PROMOTE, ("pause", "paused", 1)], ["done", "done", "paused", "next"]),
+        ([START, PROMOTE, ("roll_back", "rolled_back", 1)], ["done", "done", "failed", "next"]),
+        ([START, PROMOTE, ("promote", "running", 2), ("done", "done", 2)], ["done"] * 4),
+        ([START, PROMOTE, ("roll_back", "rolled_back", 1), START], ["done", "now", "next", "next"]),
     ],
 )
 def test_the_stepper_shows_where_the_rollout_stands(
-    state: str, step: int, expected: list[str]
+    moves: list[tuple[str, str, int]], expected: list[str]
 ) -> None:
-    found = stepper.nodes(STEPS, _documents(state, step), "s", NOW)
-    assert [node.state for node in found] == expected
-    assert [node.name for node in found][1:] == [
-        "shadow 50\N{NO-BREAK SPACE}%", "canary 5\N{NO-BREAK SPACE}%", "student"
-    ]  # fmt: skip
+    assert [node.state for node in _nodes(_events(*moves))] == expected
 
 
-def test_an_underpowered_gate_is_not_passed() -> None:
-    found = stepper.nodes(STEPS, _documents("running", 0, passed=False), "s", NOW)
-    assert (found[0].state, found[0].note) == ("paused", "UNDERPOWERED")
-    assert stepper.nodes(STEPS, _documents("running", 0), "another", NOW)[0].state == "next"
+def test_the_current_step_says_what_the_state_machine_waits_for() -> None:
+    assert _nodes(_events(START))[1].note == "no verdict on agreement since this step began"
+    fallen = _nodes(_events(START, ("roll_back", "rolled_back", 0)))[1]
+    assert (fallen.state, fallen.note) == ("failed", "roll_back it")
 
 
-def test_a_step_waits_for_the_pairs_of_its_own_time() -> None:
-    assert stepper.waiting(STEPS[0], _documents("running", 0, n=60), NOW) == (
-        "waiting for 240 more pairs"
+def test_an_underpowered_or_missing_gate_is_not_passed() -> None:
+    assert _nodes([], "UNDERPOWERED")[0].state == "paused"
+    assert _nodes([], "FAIL")[0].state == "failed"
+    assert _nodes([], None)[0].state == "next"
+
+
+def test_evidence_is_said_in_figures_and_never_twice() -> None:
+    said = {"agreement": 0.9712, "limit": 0.05, "margin": 0.05, "n": 1412, "e_pass": 3.1,
+            "loses_to": ["tf-idf", "majority"], "low": None, "reasons": ["x"]}  # fmt: skip
+    verdict = Verdict(
+        workload="w", student="s", kind="gate", signal="agreement", verdict="PASS", evidence=said
     )
-    assert stepper.waiting(STEPS[1], _documents("running", 1, n=100), NOW) == ""
+    found = {f.name: f.value.replace("\N{NO-BREAK SPACE}", " ") for f in figures(verdict)}
+    assert found == {
+        "agreement": "97.1 %", "margin": "5 %", "n": "1,412", "loses to": "tf-idf, majority"
+    }  # fmt: skip
 
 
 def _arm(arm: str, served: int, attempts: int, cost: float | None, seen: float) -> Arm:
