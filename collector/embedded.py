@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _IDLE_S = 0.1
 _RETRY_S = 2.0
 _FRAMES_AT_ONCE = 2000
+_LAST_LOOK_S = 5.0
 _HALF_MADE_AGE_S = 60
 
 
@@ -93,13 +94,13 @@ class Embedded:
     def run(self) -> None:
         """Follow the spools until `stop`."""
         self._clean()
+        log.info("collecting %s into %s", self._root, self._lake.root)
         while not self._stop.is_set():
             taken = self._step()
             self._flush(lambda follower: follower.partition.due)
             if not taken:
                 self._stop.wait(_IDLE_S)
-        self._retry_at = 0.0
-        self._flush(lambda _: True)
+        self._finish()
 
     def run_once(self) -> None:
         """Store what is there and return; LakeError where that is impossible."""
@@ -111,6 +112,14 @@ class Embedded:
         for follower in list(self._followers.values()):
             follower.flush()
             self._drop_if_finished(follower)
+
+    def _finish(self) -> None:
+        """Store what is there now; a busy writer's newest frames may stay for the next start."""
+        self._retry_at = 0.0
+        deadline = time.monotonic() + _LAST_LOOK_S
+        while self._step() and time.monotonic() < deadline:
+            self._flush(lambda follower: follower.partition.full)
+        self._flush(lambda _: True)
 
     def _clean(self) -> None:
         remove_torn(self._lake)

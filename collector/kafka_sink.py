@@ -157,8 +157,8 @@ class KafkaSink:
         partition = self._partition(number)
         if partition.next_offset > log_end:
             self._refusal = LakeError(
-                f"topic {self._kafka.topic} ends at {log_end} in partition {number}, the lake is "
-                f"at {partition.next_offset}: the topic was made anew; name another in `kafka.topic` "
+                f"topic {self._kafka.topic}, partition {number} ends at {log_end}, the lake is at "
+                f"{partition.next_offset}: the topic was made anew; name another `kafka.topic` "
                 "and another lake"
             )
         elif partition.next_offset < log_start:
