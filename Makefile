@@ -15,6 +15,7 @@ WORKERS ?= 2
 UV := $(or $(shell command -v uv),.venv-uv/bin/uv)
 OWN_UV := $(filter .venv-uv/bin/uv,$(UV))
 export UV_PYTHON_DOWNLOADS := never
+export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help
 help:  ## Show this list
