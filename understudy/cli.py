@@ -5,6 +5,7 @@ It parses before it imports, so `--help` needs none of the parts. A module has
 """
 
 import argparse
+import difflib
 import importlib
 import logging
 import os
@@ -60,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"understudy {__version__}\n")
         return 0
     if words[0] not in COMMANDS:
-        sys.stderr.write(f"error: no command {words[0]!r}; see `understudy --help`\n")
+        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        sys.stderr.write(f"error: no command {words[0]!r}; {hint}see `understudy --help`\n")
         return 2
     return _dispatch(words[0], words[1:])
 
@@ -69,12 +72,7 @@ def _dispatch(name: str, words: list[str]) -> int:
     try:
         module = importlib.import_module(COMMANDS[name].module)
     except ModuleNotFoundError as error:
-        part = COMMANDS[name].module.split(".")[0]
-        sys.stderr.write(
-            f"error: `{name}` needs {error.name!r}; "
-            f"install it with `pip install understudy[{part}]`\n"
-        )
-        return 1
+        return _not_installed(name, error)
     parser = argparse.ArgumentParser(prog=f"understudy {name}", description=COMMANDS[name].about)
     parser.add_argument(
         "--config",
@@ -92,11 +90,21 @@ def _dispatch(name: str, words: list[str]) -> int:
     except UnderstudyError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    except ModuleNotFoundError as error:  # commands import what is heavy when they run
+        return _not_installed(name, error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `understudy sql ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _not_installed(name: str, error: ModuleNotFoundError) -> int:
+    part = COMMANDS[name].module.split(".")[0]
+    sys.stderr.write(
+        f"error: `{name}` needs {error.name!r}; install it with `pip install 'understudy[{part}]'`\n"
+    )
+    return 1
 
 
 def _log_to_stderr(verbose: bool) -> None:

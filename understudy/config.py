@@ -321,6 +321,10 @@ def parse(text: str, source: str = "understudy.yaml") -> Config:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{source}{line}: no YAML: {problem}") from error
+    except ValueError as error:  # such as a date that no calendar has
+        raise ConfigError(f"{source}: no YAML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{source}: no YAML: nested too deep") from None
     twice = duplicate_key(node)
     if twice:
         raise ConfigError(f"{source}:{twice}; keep one of the two")

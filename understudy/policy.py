@@ -238,8 +238,12 @@ class PolicyStore:
 
 
 def same_routing(one: Policy, other: Policy) -> bool:
-    """Whether two policies route alike: then publishing the second would say nothing new."""
-    return one.workloads == other.workloads and one.config_hash == other.config_hash
+    """Whether two policies route alike: then publishing the second would say nothing new.
+
+    The order of the workloads is part of it, since the first that matches takes the request.
+    """
+    alike = list(one.workloads.items()) == list(other.workloads.items())
+    return alike and one.config_hash == other.config_hash
 
 
 def _key(version: int) -> str:
