@@ -102,7 +102,8 @@ def _dispatch(name: str, words: list[str]) -> int:
 def _not_installed(name: str, error: ModuleNotFoundError) -> int:
     part = COMMANDS[name].module.split(".")[0]
     sys.stderr.write(
-        f"error: `{name}` needs {error.name!r}; install it with `pip install 'understudy[{part}]'`\n"
+        f"error: `{name}` needs {error.name!r}; "
+        f"install it with `pip install 'understudy[{part}]'`\n"
     )
     return 1
 

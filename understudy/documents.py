@@ -89,7 +89,7 @@ def verdicts(lake: Lake, workload: str, after: str = "") -> list[Verdict]:
     """The workload's verdicts, oldest first; with `after` only those with a later id."""
     keys = lake.keys(f"control/verdicts/{workload}", ".json")
     later = [key for key in keys if key.rsplit("/", 1)[1] > f"{after}.json"]
-    found = [lake.once(key, partial(_verdict, str(lake.path(key)))) for key in later]
+    found = [lake.once(key, partial(_verdict, lake, key)) for key in later]
     return [verdict for verdict in found if verdict is not None]
 
 
@@ -128,14 +128,14 @@ def add_rollout_event(lake: Lake, event: RolloutEvent) -> bool:
 def rollout_events(lake: Lake, workload: str) -> list[RolloutEvent]:
     """All transitions of the workload's rollouts, oldest first."""
     keys = lake.keys(f"control/rollouts/{workload}", ".json")
-    return [lake.once(key, partial(_decode, str(lake.path(key)), RolloutEvent)) for key in keys]
+    return [lake.once(key, partial(_decode, lake, key, RolloutEvent)) for key in keys]
 
 
 def aliases(lake: Lake, workload: str) -> Aliases:
     """The workload's aliases; empty where nothing was registered."""
     key = f"control/students/{workload}.json"
     data = lake.get(key)
-    return Aliases() if data is None else _decode(str(lake.path(key)), Aliases, data)
+    return Aliases() if data is None else _decode(lake, key, Aliases, data)
 
 
 def write_aliases(lake: Lake, workload: str, value: Aliases) -> None:
@@ -143,16 +143,16 @@ def write_aliases(lake: Lake, workload: str, value: Aliases) -> None:
     lake.put(f"control/students/{workload}.json", msgspec.json.encode(value))
 
 
-def _verdict(path: str, data: bytes) -> Verdict | None:
+def _verdict(lake: Lake, key: str, data: bytes) -> Verdict | None:
     try:
-        return _decode(path, Verdict, data)
+        return _decode(lake, key, Verdict, data)
     except LakeError as error:
         log.warning("left out: %s", error)
         return None
 
 
-def _decode(path: str, kind: type[T], data: bytes) -> T:
+def _decode(lake: Lake, key: str, kind: type[T], data: bytes) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise LakeError(f"{path}: no {kind.__name__}: {error}; remove it") from error
+        raise LakeError(f"{lake.path(key)}: no {kind.__name__}: {error}; remove it") from error
