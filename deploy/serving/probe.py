@@ -12,9 +12,9 @@ from itertools import chain
 from deploy.serving.client import StudentServer
 from deploy.serving.student import ProbeItem
 
-# Mean absolute difference of natural logs per token, served against trained (float32).
-# Measured on the contract tests' student: see docs/decisions; bfloat16 rounds each activation.
-TOLERANCE = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.05}
+# Mean absolute difference of natural logs per token, served against trained (float32). Measured:
+# under 0.0001 in float32 by vLLM and by transformers, 0.010 for a base of 4 M rounded to bfloat16.
+TOLERANCE = {"float32": 0.002, "bfloat16": 0.05}
 MIN_EFFECT = 0.02  # below this an adapter cannot be told from its base
 MIN_STOPPED = 0.5
 SPARE_TOKENS = 64  # beyond the trained answer's length before "does not stop" is said

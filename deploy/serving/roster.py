@@ -52,7 +52,7 @@ class Roster:
         self._server.load(name, str(student.folder))
         self.served[name] = folder
         log.info(
-            "serving %s: %.4f from the trainer's log-probabilities (at most %.2f), %.2f from the "
+            "serving %s: %.4f from the trainer's log-probabilities (at most %g), %.2f from the "
             "base's, %d of %d answers stopped", name, probed.to_trainer, probed.tolerance,
             probed.to_base, probed.stopped, probed.items,
         )

@@ -1,9 +1,10 @@
 """vLLM as a child process: started with LoRA, waited for, watched, and taken down with us.
 
 Its output is kept to quote the last lines when it dies, and goes to the debug log. Adapters are
-loaded later over HTTP. On a CPU the base must not be asked beside students: vLLM 0.32 mixes the
-adapter of its last slot into such rows (vllm#48421, open); students are right among each other. vLLM's own sampling defaults are switched off (`--generation-config vllm`),
+loaded later over HTTP. vLLM's own sampling defaults are switched off (`--generation-config vllm`),
 so that a request without a temperature means 1.0, as in OpenAI's API and our in-process server.
+On a CPU the base must not be asked beside students: vLLM 0.32 mixes the adapter of its last slot
+into such rows (vllm#48421, open); students are right among each other.
 """
 
 import ctypes

@@ -2,14 +2,21 @@
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from deploy.serving.client import StudentServer
+from deploy.serving.roster import Roster
 from tests.deploy.conftest import FACTS, OTHER_FACTS, Server, Tiny
+from understudy.base_model import base_hash
+from understudy.errors import ServingError
 
 STUDENTS = {"colour-0001": FACTS, "colour-0002": OTHER_FACTS}
 CASES = [(name, asked, said) for name, facts in STUDENTS.items() for asked, said in facts.items()]
@@ -218,3 +225,21 @@ def test_a_client_that_leaves_midway_harms_nobody(client: openai.OpenAI, tiny: T
 
 def test_health_is_well(served: Server) -> None:
     assert httpx.get(f"{served.url}/health").status_code == 200
+
+
+def test_an_emptied_adapter_is_refused_and_a_sound_one_served(
+    served: Server, tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny.students["colour-0001"], tmp_path / "emptied")
+    adapter = folder / "adapter_model.safetensors"
+    tensors = load_file(adapter)
+    save_file({n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}, adapter)
+    server = StudentServer(served.url)
+    roster = Roster(server, tiny.base, base_hash(tiny.base), dtype="float32", max_rank=8)
+    before = server.models()
+    with pytest.raises(ServingError, match="the base answers in its place"):
+        roster.admit("emptied", folder)
+    assert server.models() == before
+    assert roster.admit("again", tiny.students["colour-0001"]).failure is None
+    roster.dismiss("again")
+    server.close()

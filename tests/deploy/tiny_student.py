@@ -45,9 +45,10 @@ def make_base(folder: Path, *, hidden: int = 64, seed: int = 0) -> Path:
 
 
 def make_student(
-    folder: Path, base: Path, name: str, facts: dict[str, str] = FACTS, rank: int = 8
+    folder: Path, base: Path, name: str, facts: dict[str, str] = FACTS, *,
+    rank: int = 8, ends: bool = True,
 ) -> Path:
-    """Train a LoRA on the facts and write the student's folder."""
+    """Train a LoRA on the facts and write the student's folder; `ends=False` forgets to stop."""
     torch.manual_seed(1)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
     net: Any = Qwen3ForCausalLM.from_pretrained(base)
@@ -56,7 +57,7 @@ def make_student(
         model: Any = get_peft_model(
             net, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=MODULES)
         )
-    rows = [_row(tokenizer, asked, said) for asked, said in facts.items()]
+    rows = [_row(tokenizer, asked, said, ends) for asked, said in facts.items()]
     weights = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(weights, lr=1e-2)
     for _ in range(60):
@@ -93,11 +94,12 @@ def _write_cards(
     }))
 
 
-def _row(tokenizer: Any, asked: str, said: str) -> tuple[list[int], list[int]]:
+def _row(tokenizer: Any, asked: str, said: str, ends: bool) -> tuple[list[int], list[int]]:
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": asked}], add_generation_prompt=True, return_dict=False
     )
-    return list(prompt), [*tokenizer(said)["input_ids"], tokenizer.eos_token_id]
+    completion = [*tokenizer(said)["input_ids"], tokenizer.eos_token_id]
+    return list(prompt), completion if ends else completion[:-1]
 
 
 def _logprobs(model: Any, prompt: list[int], completion: list[int]) -> torch.Tensor:
