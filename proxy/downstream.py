@@ -273,7 +273,7 @@ class Downstream(asyncio.Protocol):
         return not is_control(request.path) and not is_understood(request)
 
     def _start(self, request: Request) -> None:
-        self._busy, self._head_sent, self._chunked, self._bodyless = True, False, False, False
+        self._busy = True
         self.deadline = inf if request.complete else self.deadline
         if is_control(request.path):
             self._hand_over(request)
@@ -348,6 +348,7 @@ class Downstream(asyncio.Protocol):
         """An answer is complete: go on with the next request, or close."""
         request = self._queue.popleft() if self._queue else None
         self._busy, self._relay = False, None
+        self._head_sent = self._chunked = self._bodyless = False
         whole = request is not None and request.complete
         if self._close_after or not whole or not request or not request.keep_alive:
             if whole:

@@ -622,3 +622,12 @@ def test_offer_of_h2c_is_ignored_and_the_body_is_kept(tmp_path: Path) -> None:
                 assert client.reply().body == CHAT
     assert [r.body for r in origin.requests] == [chat(), chat()]
     assert origin.requests[0].header("upgrade") is None
+
+
+def test_refusal_of_a_later_request_reaches_the_client(tmp_path: Path) -> None:
+    with Origin() as origin, Proxy(tmp_path, teacher=origin.url, listen={"max_body_mb": 0.001}) as proxy:
+        with Client(proxy.port) as client:
+            client.send(post(chat()))
+            assert client.reply().status == 200
+            client.send(post(b"x" * 3000))
+            assert client.reply().status == 413

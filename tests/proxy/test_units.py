@@ -76,6 +76,13 @@ class AnyCourse(RuleBasedStateMachine):
         self.client_there = False
         self.obey(do)
 
+    @precondition(lambda self: not self.running())
+    @rule()
+    def over(self) -> None:
+        if self.client_there:
+            self.obey(self.exchange.client_left())
+            self.client_there = False
+
     @invariant()
     def at_most_one_answer_and_every_attempt_closed_once(self) -> None:
         assert self.answers <= 1
