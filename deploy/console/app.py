@@ -19,7 +19,7 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deploy.console import numerals
-from deploy.console.contents import Contents
+from deploy.console.contents import Contents, Disagreements
 from deploy.console.control import ControlReader
 from deploy.console.evidence import figures
 from deploy.console.exchange import shown
@@ -55,6 +55,7 @@ class Console:
     def __init__(self, lake: Lake, settings: Settings, clock: Callable[[], float]) -> None:
         self.lake = lake
         self.contents = Contents(lake)
+        self._clock = clock
         self._settings = settings
         self._traffic = Traffic(lake, clock)
         self._reader = ControlReader(lake)
@@ -75,6 +76,11 @@ class Console:
             control = self._reader.read(tuple(config.workloads) if config else ())
         figures = self._traffic.window(WINDOWS.get(window, WINDOWS["1h"]))
         return overview(control, figures, config, problem)
+
+    def disagreements(self, workload: str, window: str) -> Disagreements:
+        """The newest disagreements within a window."""
+        seconds = WINDOWS.get(window, WINDOWS["1h"])
+        return self.contents.disagreements(workload, self._clock(), seconds)
 
     def close(self) -> None:
         """Let go of the databases."""
@@ -135,9 +141,8 @@ def _add_pages(app: FastAPI, console: Console) -> None:
 
     @app.get("/workload/{name}/disagreements")
     def disagreements(name: str, window: str = "1h") -> Response:
-        since = time.time() - WINDOWS.get(window, WINDOWS["1h"])
         try:
-            found = console.contents.disagreements(name, since)
+            found = console.disagreements(name, window)
         except LakeError as error:
             return console.page("disagreements.html", found=None, problem=str(error))
         return console.page("disagreements.html", found=found, problem=None)

@@ -19,6 +19,7 @@ from understudy.views import connect, narrow
 
 LOOKED_AT = 2_000  # newest pairs that are searched for disagreements
 SHOWN = 20
+_SPANS_S = (300.0, 1_800.0, 10_800.0)  # looked through one after the other, until it is enough
 _LATE_S = 7_200.0  # an exchange's rows are normally written within this time
 
 
@@ -76,10 +77,14 @@ class Contents:
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
 
-    def disagreements(self, workload: str, since: float) -> Disagreements:
-        """The newest pairs since then whose answers differ; LakeError if the log is unreadable."""
-        values = {"workload": workload, "since": since, "limit": LOOKED_AT}
-        pairs, oldest = self._ask(since, _NEWEST, values)[0]
+    def disagreements(self, workload: str, now: float, seconds: float) -> Disagreements:
+        """The newest pairs of the last `seconds` that differ; LakeError if it is unreadable."""
+        pairs, oldest = 0, now
+        for span in (*(span for span in _SPANS_S if span < seconds), seconds):
+            values = {"workload": workload, "since": now - span, "limit": LOOKED_AT}
+            pairs, oldest = self._ask(now - span, _NEWEST, values)[0]
+            if pairs == LOOKED_AT:
+                break
         if not pairs:
             return Disagreements([], 0, 0)
         rows = self._ask(oldest, _DIFFERING, {"workload": workload, "since": oldest})

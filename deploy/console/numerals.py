@@ -28,12 +28,12 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def usd(amount: float | None) -> str:
-    """Dollars with as many digits as say something: '$12.31', '$0.0042', '-$3.10'."""
+    """Dollars with as many digits as say something: '$12.31', '$0.0042'; a loss has a minus."""
     if amount is None:
         return UNKNOWN
     size = abs(amount)
     digits = 0 if size >= 1000 else 2 if size >= 0.1 or size == 0 else 4
-    sign = "-" if amount < 0 else ""
+    sign = "\N{MINUS SIGN}" if amount < 0 else ""
     return f"{sign}${size:,.{digits}f}"
 
 

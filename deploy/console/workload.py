@@ -40,6 +40,7 @@ class View(NamedTuple):
     owner: str
     student: str | None
     split: float | None
+    suspended: bool
     measured: float | None
     tone: Tone
     headline: list[str]
@@ -78,6 +79,7 @@ def view(name: str, control: Control, window: Window, config: Config | None) -> 
         owner=policy.owner if policy else "file",
         student=student,
         split=0.0 if silent else _split(policy),
+        suspended=silent is not None,
         measured=measured(arms),
         tone=_tone(policy, status, silent),
         headline=_headline(policy, series, status, silent, window.now),

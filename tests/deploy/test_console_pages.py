@@ -182,6 +182,15 @@ def test_disagreements_are_marked_word_by_word(seeded: Console) -> None:
     assert f"/exchange/{_pair_id(seeded.lake)}" in page
 
 
+def test_old_pairs_are_found_where_there_are_no_newer_ones(empty: Console) -> None:
+    at = empty.now - 70_000
+    for arm in ("teacher", "student"):
+        rows = [console_lake.row("e-old", at, arm, answer=f"said by the {arm}")]
+        console_lake.write_rows(empty.lake, f"spool-{arm}/0", rows)
+    assert "said by the" not in empty.text("/workload/triage/disagreements?window=6h")
+    assert "said by the" in empty.text("/workload/triage/disagreements?window=24h")
+
+
 def test_json_that_differs_only_in_its_spaces_is_no_disagreement(empty: Console) -> None:
     teacher = console_lake.row("e-3", empty.now, "teacher", answer='{"a":1,"b":2}')
     student = console_lake.row("e-3", empty.now, "student", answer='{"b": 2, "a": 1}')

@@ -36,12 +36,12 @@ def _events(*moves: tuple[str, str, int]) -> list[RolloutEvent]:
             workload="w",
             n=n,
             student="s",
-            state=state,
+            state=state,  # type: ignore[arg-type]
             step=step,
-            action=action,  # type: ignore[arg-type]
+            action=action,
             reason=f"{action} it",
             at=NOW - 60 * (len(moves) - n),
-        )  # fmt: skip
+        )
         for n, (action, state, step) in enumerate(moves)
     ]
 
@@ -181,7 +181,7 @@ def test_equal_json_is_the_same_answer_and_hostile_json_is_only_text() -> None:
     [
         (numerals.percent(0.9712), "97.1 %"), (numerals.percent(0.05), "5 %"),
         (numerals.percent(1.0), "100 %"), (numerals.percent(0.0), "0 %"),
-        (numerals.usd(-3.1), "-$3.10"), (numerals.usd(0.00421), "$0.0042"),
+        (numerals.usd(-3.1), "\N{MINUS SIGN}$3.10"), (numerals.usd(0.00421), "$0.0042"),
         (numerals.usd(12345.6), "$12,346"), (numerals.milliseconds(1553.2), "1,553 ms"),
         (numerals.milliseconds(12_400), "12.4 s"), (numerals.duration(59.4), "59 s"),
         (numerals.duration(7200), "2 h"), (numerals.count(12345), "12,345"),
