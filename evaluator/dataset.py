@@ -80,7 +80,7 @@ def _rows(path: Path, lines: Iterator[str]) -> Iterator[Row]:
             continue
         try:
             yield _row(json.loads(line), number)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise DatasetError(
                 f"{path}:{number}: no row ({type(error).__name__}: {error}); it needs `request` "
                 f"and `answer`, build the dataset again"

@@ -1,4 +1,4 @@
-"""A stand-in student: a real HTTP server with OpenAI's chat endpoint and answers from a function."""
+"""A stand-in student: a real HTTP server with the chat endpoint, answers from a function."""
 
 import contextlib
 import json

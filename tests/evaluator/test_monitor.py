@@ -185,7 +185,9 @@ def test_failed_calls_and_slow_answers_break_their_guardrails(
     lake: Lake, config: Config, monitor: Monitor
 ) -> None:
     rows = [
-        attempt(1000 + i, arm="student", adapter=STUDENT, role="shadow", status=500, outcome="error")
+        attempt(
+            1000 + i, arm="student", adapter=STUDENT, role="shadow", status=500, outcome="error"
+        )
         for i in range(20)
     ]
     rows += [
@@ -223,9 +225,7 @@ def test_in_hybrid_mode_only_the_students_share_counts(
     assert found.evidence["router_threshold"] == 0.6
 
 
-def test_points_for_the_console_show_the_fall(
-    lake: Lake, config: Config, monitor: Monitor
-) -> None:
+def test_points_for_the_console_show_the_fall(lake: Lake, config: Config, monitor: Monitor) -> None:
     write(lake, good(300, since=1000))
     monitor.tick(config)
     write(lake, bad(60, since=2000))
