@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import pytest
 
 from tests.deploy.command import Command
 from understudy import documents
+from understudy.ids import uuid7
 from understudy.lake import Lake
 from understudy.views import connect
 
@@ -46,11 +48,11 @@ class Up(NamedTuple):
         return int(self.processes[name]["pid"])
 
 
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    with Command("teacher", "--port", 0, log=tmp_path / "teacher.log") as teacher:
-        file = tmp_path / "understudy.yaml"
-        file.write_text(_CONFIG.format(teacher=teacher.started().url, port=_free_port()))
+@contextmanager
+def running(folder: Path, more: str = "") -> Iterator[Up]:
+    with Command("teacher", "--port", 0, log=folder / "teacher.log") as teacher:
+        file = folder / "understudy.yaml"
+        file.write_text(_CONFIG.format(teacher=teacher.started().url, port=_free_port()) + more)
         process = subprocess.Popen(
             [sys.executable, "-m", "understudy", "up", "--config", file, "--json",
              "--console-port", "0"],
@@ -63,13 +65,19 @@ def up(tmp_path: Path) -> Iterator[Up]:
         try:
             line = process.stdout.readline()
             assert line, said
-            yield Up(process, json.loads(line)["processes"], Lake(tmp_path / "lake"), said)
+            yield Up(process, json.loads(line)["processes"], Lake(folder / "lake"), said)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait(90)
             reader.join()
             process.stdout.close()
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    with running(tmp_path) as found:
+        yield found
 
 
 def test_whatever_is_killed_comes_back_and_every_answer_is_in_the_lake(up: Up) -> None:
@@ -81,10 +89,8 @@ def test_whatever_is_killed_comes_back_and_every_answer_is_in_the_lake(up: Up) -
     sent |= {ask(up) for _ in range(20)}
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(90) == 0, up.said
-    stored = connect(up.lake).sql("select exchange_id from exchanges where served").fetchall()
     assert len(sent) == 90
-    assert sent <= {row[0] for row in stored}
-    assert len(stored) == len({row[0] for row in stored}), "a row stands twice"
+    assert sent <= served(up.lake)
 
 
 def test_it_stops_the_proxy_first_and_says_nothing_alarming(up: Up) -> None:
@@ -108,8 +114,23 @@ def test_killing_the_supervisor_leaves_no_process_and_no_record_behind(up: Up) -
         check=False, capture_output=True,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
-    rows = connect(up.lake).sql("select exchange_id from exchanges").fetchall()
-    assert sent == {row[0] for row in rows}
+    assert sent == served(up.lake)
+
+
+def test_with_kafka_the_shipper_runs_too_and_the_same_rows_arrive(
+    tmp_path: Path, kafka_bootstrap: str
+) -> None:
+    kafka = f"kafka: {{bootstrap_servers: '{kafka_bootstrap}', topic: t-{uuid7()}}}\n"
+    with running(tmp_path, kafka) as up:
+        assert set(up.processes) == {
+            "proxy", "ship", "collect", "monitor", "controller", "console",
+        }  # fmt: skip
+        sent = {ask(up) for _ in range(10)}
+        os.kill(up.pid("ship"), signal.SIGKILL)
+        os.kill(up.pid("collect"), signal.SIGKILL)
+        sent |= {ask(up) for _ in range(10)}
+        until(lambda: sent <= served(up.lake))
+    assert len(sent) == 20
 
 
 def test_a_bad_file_or_name_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -153,6 +174,14 @@ def ask(up: Up) -> str:
             continue
         assert answer.status_code == 200, answer.text
         return answer.headers["x-understudy-exchange-id"]
+
+
+def served(lake: Lake) -> set[str]:
+    """The exchanges of the lake whose answer a client got; none may stand twice."""
+    rows = connect(lake).sql("select exchange_id from exchanges where served").fetchall()
+    found = {row[0] for row in rows}
+    assert len(rows) == len(found), "a row stands twice"
+    return found
 
 
 def until(true: Callable[[], object]) -> None:
