@@ -21,6 +21,7 @@ _CREDENTIAL = frozenset(
     b"authorization api-key x-api-key x-goog-api-key cookie openai-organization "
     b"openai-project".split()
 )
+_END = frozenset({"end", "noted", "credential"})
 _NOTED = frozenset(b"content-type content-encoding x-request-id".split())
 
 
@@ -49,13 +50,40 @@ def status_line(status: int, reason: bytes = b"") -> bytes:
     return b"HTTP/1.1 %d %s\r\n" % (status, reason)
 
 
+class HeaderFacts:
+    """What a relay needs of a request's headers; clients repeat theirs, so they are cached.
+
+    `forward` is every end-to-end header line; `anonymous` the same without credentials.
+    """
+
+    __slots__ = ("anonymous", "by_name", "chunked", "expects_continue", "forward", "size")
+
+    def __init__(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        self.by_name = {kind_of(name)[1]: value for name, value in reversed(headers)}
+        self.size = sum(len(name) + len(value) + 4 for name, value in headers)
+        self.chunked = b"transfer-encoding" in self.by_name
+        self.expects_continue = self.by_name.get(b"expect", b"").lower() == b"100-continue"
+        named = _named_by_connection(headers)
+        kept = [(kind_of(name), name, value) for name, value in headers]
+        kept = [one for one in kept if one[0][0] in _END and one[0][1] not in named]
+        self.forward = b"".join(b"%b: %b\r\n" % one[1:] for one in kept)
+        self.anonymous = b"".join(
+            b"%b: %b\r\n" % one[1:] for one in kept if one[0][0] != "credential"
+        )
+
+
+facts_of = lru_cache(1024)(HeaderFacts)
+
+
 class Request:
-    """A client's request as it arrives; `parts` grows until `complete`."""
+    """A client's request as it arrives; `parts` grows until `complete`.
+
+    `headers` are without Content-Length, which is `length`.
+    """
 
     __slots__ = (
-        "chunked",
         "complete",
-        "expects_continue",
+        "facts",
         "headers",
         "keep_alive",
         "length",
@@ -63,10 +91,10 @@ class Request:
         "parts",
         "path",
         "received",
-        "started",
         "target",
         "upgrade",
         "version",
+        "waits_for_continue",
     )
 
     def __init__(
@@ -74,30 +102,29 @@ class Request:
         method: bytes,
         target: bytes,
         headers: Headers,
+        length: int | None = None,
         version: str = "1.1",
         keep_alive: bool = True,
     ) -> None:
-        self.method, self.target, self.headers = method, target, headers
+        self.method, self.target, self.length = method, target, length
+        self.headers = tuple(headers)
+        self.facts = facts_of(self.headers)
         self.version, self.keep_alive = version, keep_alive
         self.path = target.partition(b"?")[0].decode("latin-1")
-        self.length: int | None = None
-        self.chunked = self.expects_continue = self.complete = False
-        self.upgrade = False
+        self.waits_for_continue = self.facts.expects_continue
+        self.complete = self.upgrade = False
         self.parts: list[bytes] = []
         self.received = 0
-        self.started = 0.0
 
     def header(self, wanted: bytes) -> str | None:
         """The first header of that name (in lower case), decoded as HTTP does: Latin-1."""
-        for name, value in self.headers:
-            if kind_of(name)[1] == wanted:
-                return value.decode("latin-1")
-        return None
+        value = self.facts.by_name.get(wanted)
+        return None if value is None else value.decode("latin-1")
 
     @property
     def has_body(self) -> bool:
         """Whether the client framed a body, an empty one included."""
-        return self.chunked or self.length is not None
+        return self.length is not None or self.facts.chunked
 
 
 class Head(NamedTuple):
@@ -116,34 +143,40 @@ class Head(NamedTuple):
 
 def read_head(status: int, reason: bytes, headers: Headers, method: bytes) -> Head:
     """An upstream's head without what belonged to that connection."""
-    lines: list[bytes] = []
-    noted: dict[bytes, str] = {}
+    block = b""
     length: int | None = None
     chunked = False
-    named = _named_by_connection(headers)
+    named: frozenset[bytes] = frozenset()
+    content_type = content_encoding = request_id = None
     for name, value in headers:
         kind, lower = kind_of(name)
-        if kind == "framing":
+        if kind == "noted":
+            text = value.decode("latin-1")
+            if lower == b"content-type":
+                content_type = text
+            elif lower == b"content-encoding":
+                content_encoding = text
+            else:
+                request_id = text
+        elif kind == "framing":
             if lower == b"content-length":
                 length = int(value)
             else:
                 chunked = True
             continue
-        if kind in ("hop", "connection", "ours") or lower in named:
+        elif kind == "connection":
+            named = named or _named_by_connection(headers)
             continue
-        if kind == "noted":
-            noted[lower] = value.decode("latin-1")
-        lines.append(b"%b: %b\r\n" % (name, value))
+        elif kind in ("hop", "ours"):
+            continue
+        block += b"%b: %b\r\n" % (name, value)
+    if named:  # rare: a header that the upstream declares to be its connection's
+        rest = [one for one in headers if kind_of(one[0])[1] not in named | {b"connection"}]
+        return read_head(status, reason, rest, method)
+    bodyless = method == b"HEAD" or status in (204, 304)
+    length = None if chunked else length
     return Head(
-        status,
-        reason,
-        b"".join(lines),
-        None if chunked else length,
-        chunked,
-        noted.get(b"content-type"),
-        noted.get(b"content-encoding"),
-        noted.get(b"x-request-id"),
-        method == b"HEAD" or status in (204, 304),
+        status, reason, block, length, chunked, content_type, content_encoding, request_id, bodyless
     )
 
 
@@ -156,35 +189,32 @@ def request_head(
     chunked: bool = False,
     key: str | None = None,
     credentials: bool = True,
-    skip: Iterable[bytes] = (),
+    decoded: bool = False,
 ) -> bytes:
     """The head that goes upstream: the client's, less what is hop by hop or for Understudy.
 
-    `key` replaces the caller's credentials; `credentials=False` drops them without one.
+    `key` replaces the caller's credentials; `credentials=False` drops them without one; `decoded`
+    says that the body is no longer compressed.
     """
-    dropped = _named_by_connection(request.headers) | frozenset(skip)
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (request.method, target, host)]
-    for name, value in request.headers:
-        kind, lower = kind_of(name)
-        if (kind in ("end", "noted") and lower not in dropped) or (
-            kind == "credential" and credentials and key is None
-        ):
-            lines.append(b"%b: %b\r\n" % (name, value))
+    facts = request.facts
+    if decoded:
+        rest = [one for one in request.headers if kind_of(one[0])[1] != b"content-encoding"]
+        facts = facts_of(tuple(rest))
+    lines = facts.forward if credentials and key is None else facts.anonymous
     if key is not None:
-        lines.append(b"authorization: Bearer %b\r\n" % key.encode())
+        lines += b"authorization: Bearer %b\r\n" % key.encode()
     if chunked:
-        lines.append(b"transfer-encoding: chunked\r\n")
+        lines += b"transfer-encoding: chunked\r\n"
     elif length is not None:
-        lines.append(b"content-length: %d\r\n" % length)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+        lines += b"content-length: %d\r\n" % length
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (request.method, target, host, lines)
 
 
-def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """Headers that a Connection header declares to be hop by hop."""
     named: frozenset[bytes] = frozenset()
     for name, value in headers:
-        if len(name) == 10 and kind_of(name)[0] == "connection":
+        if kind_of(name)[0] == "connection":
             tokens = frozenset(token.strip().lower() for token in value.split(b","))
             named |= tokens - {b"close", b"keep-alive"}
     return named

@@ -234,7 +234,7 @@ class HttpUpstream:
             chunked=streamed and request.length is None,
             key=self.key,
             credentials=self._credentials,
-            skip=(b"content-encoding",) if outgoing.recoded else (),
+            decoded=outgoing.recoded,
         )
 
     def target(self, target: bytes) -> bytes:

@@ -7,6 +7,7 @@ code ends this one request, is counted and logged with its id, and touches no ot
 import logging
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 from math import inf
 from time import perf_counter
 from typing import Protocol
@@ -69,7 +70,6 @@ class Relay:
         "_client",
         "_decision",
         "_exchange",
-        "_finishing",
         "_held",
         "_level",
         "_now",
@@ -93,7 +93,8 @@ class Relay:
         self._attempt: Attempt | None = None
         self._held: Head | None = None
         self._tail = b""
-        self._paused = self._finishing = False
+        self._paused = False
+        self._body: bytes | None = b""
         self._spent = 0.0
 
     # From the client
@@ -113,6 +114,11 @@ class Relay:
         """The proxy shuts down, and the drain is over."""
         self._drop_call()
         self.receive([Failure("closed", "the proxy is shutting down")])
+
+    @property
+    def streams(self) -> bool:
+        """Whether the request's body is passed on as it comes."""
+        return self._body is None
 
     def upload(self, data: bytes) -> None:
         """A piece of a streamed request body."""
@@ -349,13 +355,10 @@ class Relay:
         self._client.stage_head(head, self._own_headers())
 
     def _own_headers(self) -> bytes:
-        lines = f"x-understudy-exchange-id: {self.id}\r\n"
+        lines = b"x-understudy-exchange-id: %b\r\n" % self.id.encode()
         if self._attempt is not None:
-            lines += f"x-understudy-arm: {self._attempt.arm}\r\n"
-            if self._attempt.model:
-                model = "".join(c for c in self._attempt.model if " " <= c <= "~")
-                lines += f"x-understudy-model: {model}\r\n"
-        return lines.encode("ascii")
+            lines += _arm_lines(self._attempt.arm, self._attempt.model)
+        return lines
 
     def _ask_beside(self) -> None:
         kind = self._decision.beside
@@ -396,3 +399,11 @@ class Relay:
         self._site.metrics.internal_errors += 1
         log.exception("exchange %s: internal error", self.id)
         self._refuse(INTERNAL)
+
+
+@lru_cache(256)
+def _arm_lines(arm: str, model: str | None) -> bytes:
+    lines = f"x-understudy-arm: {arm}\r\n"
+    if model:
+        lines += f"x-understudy-model: {''.join(c for c in model if ' ' <= c <= '~')}\r\n"
+    return lines.encode("ascii")

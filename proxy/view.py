@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import zstandard
 
-from proxy.message import Request, kind_of
+from proxy.message import Request
 
 ENDPOINTS = {
     "chat/completions": "chat.completions",
@@ -78,7 +78,7 @@ class RequestView:
 
     def __init__(self, request: Request, endpoint: str) -> None:
         self.request, self.endpoint = request, endpoint
-        self.headers = {kind_of(name)[1]: value for name, value in request.headers}
+        self.headers = request.facts.by_name
         self.body: bytes | None = None
         self.model: str | None = None
         self.stream = self.stateful = False
