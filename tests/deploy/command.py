@@ -42,10 +42,14 @@ class Command:
 
     def started(self, timeout_s: float = 240) -> "Command":
         """Wait for the address; an assertion with the command's log if it ends before."""
-        line = self._lines.get(timeout=timeout_s)
+        line = self.line(timeout_s)
         assert line.startswith(_PREFIX), self.log.read_text()[-3000:]
         self.url = line.removeprefix(_PREFIX).strip()
         return self
+
+    def line(self, timeout_s: float = 60) -> str:
+        """The next line on stdout, "" after the last."""
+        return self._lines.get(timeout=timeout_s)
 
     def ended(self, timeout_s: float = 120) -> int:
         """Wait for the command to end by itself; its exit status."""
