@@ -14,16 +14,15 @@ import torch
 
 from trainer.render import Example
 
-
 _LEAST_PREFIX = 8  # a shorter shared beginning is not worth a pass of its own
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`prefix` [1, P] stands before each row; `ids` [rows, length] are the rest, padded on the left.
+    """`prefix` [1, P] stands before each row; `ids` [rows, length] are the rest, padded left.
 
-    `mask` [rows, P + length] and `positions` [rows, length] place them; `labels` [rows, keep] belong
-    to the logits at the last `keep` positions, -100 where nothing is trained.
+    `mask` [rows, P + length] and `positions` [rows, length] place them; `labels` [rows, keep]
+    belong to the logits at the last `keep` positions, -100 where nothing is trained.
     """
 
     prefix: torch.Tensor
@@ -65,7 +64,7 @@ def split(batch: Sequence[Example], parts: int) -> Iterator[list[Example]]:
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
-    """Cut the shared prefix, pad the rest to the longest, align labels with the logits before them."""
+    """Cut the shared prefix, pad the rest, align labels with the logits before them."""
     shared = shared_prefix(examples)
     # The last token predicts nothing: it is cut, and the logit before a label stands at its place.
     rests = [example.ids[shared:-1] for example in examples]

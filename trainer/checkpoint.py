@@ -29,7 +29,10 @@ class Progress(NamedTuple):
 
 
 def save(
-    run: Path, trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, at: Progress
+    run: Path,
+    trained: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    at: Progress,
 ) -> None:
     """Replace the run's latest checkpoint."""
     tensors = {f"weight.{name}": weight.detach().cpu() for name, weight in trained.items()}
@@ -49,9 +52,12 @@ def save(
 
 
 def restore(
-    run: Path, trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, fingerprint: str
+    run: Path,
+    trained: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    fingerprint: str,
 ) -> Progress:
-    """Bring weights and optimizer to the latest checkpoint; TrainingError if it is another run's."""
+    """Bring both to the latest checkpoint; TrainingError if it is another run's."""
     folder = next((run / n for n in (_LATEST, f"{_LATEST}.old") if (run / n).is_dir()), None)
     if folder is None:
         return Progress(fingerprint=fingerprint)

@@ -1,7 +1,7 @@
 """Write a student's folder: adapter, card and probe, whole or not at all.
 
 The adapter is unmerged safetensors, what vLLM and peft load. The probe holds teacher-forced
-log-probabilities with and without the adapter, by which a server proves that it serves this student.
+log-probabilities with and without the adapter; by them a server proves what it serves.
 """
 
 import json
@@ -41,9 +41,7 @@ def export(base: Base, lora: Any, examples: Sequence[Example], card: Card, folde
         shutil.rmtree(tmp, ignore_errors=True)
 
 
-def export_next(
-    lake: Lake, base: Base, lora: Any, examples: Sequence[Example], card: Card
-) -> Path:
+def export_next(lake: Lake, base: Base, lora: Any, examples: Sequence[Example], card: Card) -> Path:
     """Export as `<workload>-NNNN`, the next number that nobody has taken."""
     parent = lake.path(f"students/{card['workload']}")
     for _ in range(_TRIES):
@@ -76,9 +74,7 @@ def probe_items(base: Base, lora: Any, examples: Sequence[Example]) -> list[dict
     return items
 
 
-def _write(
-    base: Base, lora: Any, examples: Sequence[Example], card: Card, folder: Path
-) -> None:
+def _write(base: Base, lora: Any, examples: Sequence[Example], card: Card, folder: Path) -> None:
     folder.mkdir(parents=True)
     lora.peft_config["default"].base_model_name_or_path = base.name
     lora.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)

@@ -25,7 +25,7 @@ NOTHING = Score(0.0, 0, 0, 0, 0)
 def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy in float32, summed over the trained tokens; the caller divides by their count.
 
-    Dividing each micro-batch by its own count would weigh accumulation wrongly (transformers#34191).
+    Dividing each micro-batch by its own count weighs accumulation wrongly (transformers#34191).
     """
     return cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
 

@@ -4,6 +4,7 @@ The base is found by `understudy.base_model` and loaded as any Hugging Face caus
 here is special to the built-in one. No remote code is run and only safetensors are read.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from trainer.batches import Batch
 from trainer.recipe import MODULES, Recipe
@@ -39,13 +41,16 @@ class Base:
     def pad_id(self) -> int:
         """What fills a batch; its value never matters, the mask hides it."""
         tokenizer = self.renderer.tokenizer
-        return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+        return int(
+            tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        )
 
 
 def load_base(name: str, device: str = "auto") -> Base:
     """The base's weights (float32 on CPU, bfloat16 on a GPU) and its renderer."""
     folder = find_base(name)
     place = choose_device(device)
+    transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(
@@ -92,7 +97,10 @@ def add_lora(base: Base, recipe: Recipe) -> PeftModel:
         lora_dropout=0.0,
         target_modules=list(MODULES) if names.issuperset(MODULES) else "all-linear",
     )
-    lora: PeftModel = get_peft_model(base.model, config)
+    with warnings.catch_warnings():
+        # peft 0.21 asks for an attribute that transformers 5.23 has renamed.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+        lora: PeftModel = get_peft_model(base.model, config)
     return lora
 
 

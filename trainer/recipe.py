@@ -36,14 +36,14 @@ class Recipe:
         """Itself; TrainingError for what cannot be trained or served."""
         if self.rank not in RANKS:
             raise TrainingError(
-                f"rank {self.rank} cannot be served by vLLM; choose one of {', '.join(map(str, RANKS))}"
+                f"rank {self.rank} cannot be served by vLLM; choose one of {_listed(RANKS)}"
             )
         for name in ("epochs", "alpha", "learning_rate", "batch_size", "accumulate", "max_tokens"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be above 0")
         if self.accumulate > self.batch_size:
             raise TrainingError(
-                f"accumulate {self.accumulate} is more than the batch of {self.batch_size}; lower it"
+                f"accumulate {self.accumulate} is more than the batch {self.batch_size}; lower it"
             )
         return self
 
@@ -77,6 +77,10 @@ def resolve(
 def auto_learning_rate(hidden: int) -> float:
     """A good rate for LoRA by the width of the base; narrow models stand and need more."""
     return 5e-4 * (2000 / hidden) ** (0.0775 if hidden >= NARROW else 0.9)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def rate(step: int, steps: int, warmup: float) -> float:

@@ -53,8 +53,8 @@ class Renderer:
         whole = self.text(row["messages"], row.get("tools"), add_generation_prompt=False)
         if not whole.startswith(prompt):
             raise DatasetError(
-                f"the template writes the prompt of {_name(row)} otherwise when the answer follows; "
-                "this base cannot be trained on such rows, choose another"
+                f"the template writes the prompt of {_name(row)} otherwise when the answer "
+                "follows; this base cannot be trained on such rows, choose another"
             )
         prompt_ids = self._encode(prompt)
         answer_ids = self._until_end(self._encode(whole[len(prompt) :]), row)

@@ -48,7 +48,9 @@ class Tracker:
             self._client = MlflowClient(tracking_uri=uri)
             known = self._client.get_experiment_by_name(experiment)
             where = str(artifacts / "mlflow") if uri.startswith("sqlite:") else None
-            found = known.experiment_id if known else self._client.create_experiment(experiment, where)
+            found = (
+                known.experiment_id if known else self._client.create_experiment(experiment, where)
+            )
             self.run_id: str = self._client.create_run(found, run_name=name).info.run_id
         except (MlflowException, OSError) as error:
             raise TrainingError(

@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,9 @@ class Session:
         open_run(folder, resolved, resume=asked.resume)
         tracker = self._tracker(tracking, folder, dataset)
         if tracker:
-            tracker.parameters({**recipe.as_dict(), "base": base.name, "dataset": dataset.manifest["hash"]})
+            tracker.parameters(
+                {**recipe.as_dict(), "base": base.name, "dataset": dataset.manifest["hash"]}
+            )
         trained = self._train(base, prepared, recipe, folder, identity, tracker)
         if not trained.finished:
             sys.stderr.write(f"stopped at step {trained.metrics['step']}; --resume goes on\n")
@@ -168,9 +172,11 @@ class Session:
         sinks: list[Any] = [MetricsFile(folder, resumed_step(folder))]
         sinks += [tracker] if tracker else []
         status = "FAILED"
-        self._catch_signals()
         try:
-            with Display(f"training on {len(prepared.train):,} rows") as display:
+            with (
+                self._stopping_on_signals(),
+                Display(f"training on {len(prepared.train):,} rows") as display,
+            ):
                 report = several(*sinks, display)
                 trained = train(base, prepared, recipe, folder, identity, report, self._stop.is_set)
             status = "FINISHED" if trained.finished else "KILLED"
@@ -179,9 +185,16 @@ class Session:
                 tracker.end(status)
         return trained
 
-    def _catch_signals(self) -> None:
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda *_: self._stop.set())
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT end the loop after its step, with a checkpoint."""
+        names = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(name, lambda *_: self._stop.set()) for name in names]
+        try:
+            yield
+        finally:
+            for name, handler in zip(names, before, strict=True):
+                signal.signal(name, handler)
 
     def _export(
         self,

@@ -1,4 +1,4 @@
-"""The training loop: LoRA on the answers of a dataset, flat, from the first step to the best weights.
+"""The training loop: LoRA on a dataset's answers, flat, from first step to best weights.
 
 CPU or GPU, one process. The loss is normalised by the trained tokens of the whole batch, however it
 is split for accumulation. A run that is killed goes on from its last checkpoint to the same end.
@@ -30,7 +30,7 @@ _CHECKPOINT_S = 30.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dataset rendered for a base: the trained examples, the validation ones, what was too long."""
+    """A dataset rendered for a base: training and validation examples, rows left out."""
 
     train: list[Example]
     validation: list[Example]

@@ -1,4 +1,4 @@
-"""The small base model: its grammar, corpus, tokenizer, pre-training, and the committed result in `model/`."""
+"""The small base model: grammar, corpus, tokenizer, pre-training; the result lies in `model/`."""
 
 from pathlib import Path
 

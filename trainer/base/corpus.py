@@ -70,7 +70,22 @@ def _sentence(part: str, rng: random.Random) -> str:
     return part[0].upper() + part[1:] + ("?" if asks else rng.choice("...!"))
 
 
-_QUESTIONS = ("how", "what", "why", "when", "where", "which", "who", "can ", "is ", "am ", "are ", "do ", "could", "will")
+_QUESTIONS = (
+    "how",
+    "what",
+    "why",
+    "when",
+    "where",
+    "which",
+    "who",
+    "can ",
+    "is ",
+    "am ",
+    "are ",
+    "do ",
+    "could",
+    "will",
+)
 
 
 def _mistype(text: str, rng: random.Random) -> str:
@@ -113,11 +128,15 @@ def _intent_choice(rng: random.Random) -> list[Message]:
     """Choose among labels that the prompt lists: issues, objects or domains."""
     said, style = concern(rng), rng.choice(_STYLES)
     aspect = rng.choice(("issue", "thing", "domain"))
-    pool = {"issue": list(grammar().issues), "thing": _THINGS, "domain": list(grammar().domains)}[aspect]
+    pool = {"issue": list(grammar().issues), "thing": _THINGS, "domain": list(grammar().domains)}[
+        aspect
+    ]
     gold = getattr(said, aspect)
     labels = rng.sample([label for label in pool if label != gold], rng.randrange(1, 8))
     labels.insert(rng.randrange(len(labels) + 1), gold)
-    lead = rng.choice(("Choose one label:", "Classify into", "Which of these fits the message:", "Labels:"))
+    lead = rng.choice(
+        ("Choose one label:", "Classify into", "Which of these fits the message:", "Labels:")
+    )
     system = f"{lead} {', '.join(_label(label, style) for label in labels)}."
     return _exchange(system, said.text, _label(gold, style))
 
@@ -135,9 +154,21 @@ def _intent_aspect(rng: random.Random) -> list[Message]:
 
 _FACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     # fact -> (names of its key, sentences that state it, kind of value)
-    "name": (("name", "customer", "sender"), ("my name is {v}", "this is {v}", "regards, {v}", "{v} here"), "name"),
-    "city": (("city", "place", "location"), ("I live in {v}", "I am in {v}", "please send it to {v}"), "city"),
-    "day": (("day", "date", "when"), ("I bought it on {v}", "call me on {v}", "it happened on {v}"), "day"),
+    "name": (
+        ("name", "customer", "sender"),
+        ("my name is {v}", "this is {v}", "regards, {v}", "{v} here"),
+        "name",
+    ),
+    "city": (
+        ("city", "place", "location"),
+        ("I live in {v}", "I am in {v}", "please send it to {v}"),
+        "city",
+    ),
+    "day": (
+        ("day", "date", "when"),
+        ("I bought it on {v}", "call me on {v}", "it happened on {v}"),
+        "day",
+    ),
     "amount": (
         ("amount", "sum", "price", "total"),
         ("I paid {v}", "it cost {v}", "you took {v}", "the bill says {v}", "{v} were charged"),
@@ -167,9 +198,13 @@ _ASPECT_KEYS = {
 def _value(kind: str, rng: random.Random) -> tuple[str, Any]:
     """A value as it stands in the text, and as it belongs in JSON."""
     if kind == "money":
-        sum_ = rng.choice((str(rng.randrange(1, 1000)), f"{rng.randrange(1, 1000)}.{rng.randrange(10, 99)}"))
+        sum_ = rng.choice(
+            (str(rng.randrange(1, 1000)), f"{rng.randrange(1, 1000)}.{rng.randrange(10, 99)}")
+        )
         number_ = float(sum_) if "." in sum_ else int(sum_)
-        return rng.choice(("${}", "${}", "{} dollars", "{} euros", "{} pounds")).format(sum_), number_
+        return rng.choice(("${}", "${}", "{} dollars", "{} euros", "{} pounds")).format(
+            sum_
+        ), number_
     if kind == "number":
         digits = number(rng)
         return digits, int(digits)
@@ -178,10 +213,13 @@ def _value(kind: str, rng: random.Random) -> tuple[str, Any]:
 
 
 def _extract(rng: random.Random) -> list[Message]:
-    """Read a message into compact JSON with the keys that are asked for; what is not said is null."""
+    """Read a message into compact JSON with the keys asked for; what is not said is null."""
     said, facts = concern(rng), rng.sample(list(_FACTS), rng.randrange(1, 4))
     mood = rng.choice((*_MOODS, "normal"))
-    parts, found = [said.text], {"issue": said.issue, "thing": said.thing, "domain": said.domain, "mood": mood}
+    parts, found = (
+        [said.text],
+        {"issue": said.issue, "thing": said.thing, "domain": said.domain, "mood": mood},
+    )
     for fact in facts:
         shown, value = _value(_FACTS[fact][2], rng)
         stated = rng.random() < 0.65
@@ -193,8 +231,17 @@ def _extract(rng: random.Random) -> list[Message]:
     wanted = rng.sample(sorted(_ASPECT_KEYS), rng.randrange(4)) + facts
     rng.shuffle(wanted)
     keys = {rng.choice(_ASPECT_KEYS.get(key) or _FACTS[key][0]): found[key] for key in wanted}
-    lead = rng.choice(("Reply with JSON:", "Extract as JSON:", "Fill in the JSON keys", "Read the ticket into JSON:"))
-    return _exchange(f"{lead} {', '.join(keys)}.", " ".join(parts), json.dumps(keys, separators=(",", ":")))
+    lead = rng.choice(
+        (
+            "Reply with JSON:",
+            "Extract as JSON:",
+            "Fill in the JSON keys",
+            "Read the ticket into JSON:",
+        )
+    )
+    return _exchange(
+        f"{lead} {', '.join(keys)}.", " ".join(parts), json.dumps(keys, separators=(",", ":"))
+    )
 
 
 def _copy(rng: random.Random) -> list[Message]:
@@ -234,7 +281,9 @@ def _lookup(rng: random.Random) -> list[Message]:
 def _reply(rng: random.Random) -> list[Message]:
     said = concern(rng)
     text = expand(rng.choice(grammar().replies), rng, {"o": said.thing.replace("_", " ")})
-    return _exchange(rng.choice(("You are a helpful assistant.", "You answer customers.", "")), said.text, text)
+    return _exchange(
+        rng.choice(("You are a helpful assistant.", "You answer customers.", "")), said.text, text
+    )
 
 
 def _prose(rng: random.Random) -> list[Message]:
@@ -248,7 +297,9 @@ def _prose(rng: random.Random) -> list[Message]:
 def _tool(rng: random.Random) -> list[Message]:
     """Call the tool that fits, with an argument out of the message."""
     said, (shown, value) = concern(rng), _value("number", rng)
-    names = [f"{verb}_{said.thing}" for verb in rng.sample(("find", "cancel", "change", "track"), 2)]
+    names = [
+        f"{verb}_{said.thing}" for verb in rng.sample(("find", "cancel", "change", "track"), 2)
+    ]
     call = {"name": rng.choice(names), "arguments": {"id": value}}
     ask = f"Please {call['name'].replace('_', ' ')} {shown}. {said.text}"
     system = "You can call tools: " + ", ".join(names) + "."

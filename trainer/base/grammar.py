@@ -33,7 +33,9 @@ class Grammar(NamedTuple):
 @cache
 def grammar() -> Grammar:
     """The project's own grammar, read once."""
-    raw: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("grammar.yaml").read_text("utf-8"))
+    raw: dict[str, Any] = yaml.safe_load(
+        Path(__file__).with_name("grammar.yaml").read_text("utf-8")
+    )
     raw["words"] = {name: words.split() for name, words in raw["words"].items()}
     return Grammar(**raw)
 

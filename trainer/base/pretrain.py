@@ -29,7 +29,7 @@ class Recipe:
     intermediate: int = 768
     heads: int = 4
     kv_heads: int = 2
-    steps: int = 1800
+    steps: int = 1500
     rows: int = 16
     row_tokens: int = 256
     learning_rate: float = 3e-3
@@ -77,7 +77,10 @@ def pretrain(
     forward: Any = torch.compile(model)
     optimizer = torch.optim.AdamW(
         [
-            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {
+                "params": [p for p in model.parameters() if p.ndim > 1],
+                "weight_decay": recipe.weight_decay,
+            },
             {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
         ],
         lr=recipe.learning_rate,
@@ -140,7 +143,7 @@ def _encoded(
     recipe: Recipe, tokenizer: PreTrainedTokenizerFast
 ) -> Iterator[tuple[list[int], list[float]]]:
     """The chat template's rendering, message by message, so that each token knows its role."""
-    rng = random.Random(recipe.seed + 1)
+    rng = random.Random(recipe.seed + 1)  # noqa: S311
     opening = {role: tokenizer.convert_tokens_to_ids(token) for role, token in ROLES.items()}
     end = tokenizer.eos_token_id
     while True:

@@ -17,7 +17,7 @@ PAD, END = "<|pad|>", "<|end|>"
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
 # Plain tokens, visible to a server's tool parser after decoding.
 TOOL_TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
-# GPT-4's split, with digits one by one and "_" apart from words, so that labels share words' tokens.
+# GPT-4's split, digits one by one, "_" apart from words: labels share the words' tokens.
 _SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
@@ -52,6 +52,6 @@ def build_tokenizer(seed: int, vocabulary: int, documents: int = 40_000) -> PreT
 
 
 def _texts(seed: int, documents: int) -> Iterator[str]:
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311
     for _ in range(documents):
         yield from (message["content"] for message in document(rng))

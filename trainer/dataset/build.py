@@ -1,8 +1,8 @@
 """Make a dataset of the log: rules, dedup, split, contamination check, manifest, in that order.
 
 Every selected row ends in one of the three files or in one counted drop:
-`selected == train + validation + test + sum(dropped)`. The folder's name is a hash of the recipe and
-the ordered rows, so the same log gives the same dataset and a rebuild changes nothing.
+`selected == train + validation + test + sum(dropped)`. The folder's name is a hash of the recipe
+and the ordered rows, so the same log gives the same dataset and a rebuild changes nothing.
 """
 
 import hashlib
@@ -129,11 +129,12 @@ def _require_rows(chosen: Selection, window: Window) -> None:
             "workload's name and the window (`understudy logs tail` shows what arrives)"
         )
     if not chosen.sides["train"]:
+        held_out = len(chosen.sides["validation"]) + len(chosen.sides["test"])
         counts = ", ".join(f"{name} {n}" for name, n in chosen.dropped.most_common() if n)
         raise DatasetError(
-            f"no training rows are left of {chosen.selected} selected (dropped: {counts or 'none'}; "
-            f"held out: {len(chosen.sides['validation']) + len(chosen.sides['test'])}); collect more "
-            "traffic, widen the window, or lower --validation and --test"
+            f"no training rows are left of {chosen.selected} selected "
+            f"(dropped: {counts or 'none'}; held out: {held_out}); "
+            "collect more traffic, widen the window, or lower --validation and --test"
         )
 
 

@@ -32,10 +32,10 @@ def read_dataset(folder: Path) -> Dataset:
         sides = {side: _rows(folder / f"{side}.jsonl") for side in SIDES}
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"{folder} holds no dataset ({error}); name a folder that `understudy dataset build` made"
+            f"{folder} holds no dataset ({error}); name a folder of `understudy dataset build`"
         ) from error
     if not sides["train"]:
-        raise DatasetError(f"{folder}/train.jsonl has no rows; build the dataset from a wider window")
+        raise DatasetError(f"{folder}/train.jsonl has no rows; build it from a wider window")
     return Dataset(folder, manifest, sides)
 
 

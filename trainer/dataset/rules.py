@@ -45,7 +45,9 @@ def _is_object(call: dict[str, Any]) -> bool:
 
 def _bad_json(row: Candidate) -> bool:
     kind = (row.response_format or {}).get("type", "text")
-    return kind != "text" and not row.answer.get("tool_calls") and not is_json(row.answer["content"])
+    return (
+        kind != "text" and not row.answer.get("tool_calls") and not is_json(row.answer["content"])
+    )
 
 
 def is_json(text: Any) -> bool:

@@ -11,14 +11,14 @@ import duckdb
 from trainer.dataset.rows import Candidate, from_log, opening
 
 _QUERY = """
-SELECT exchange_id, attempt_id, strftime(requested_at, '%Y-%m-%dT%H:%M:%S.%gZ') AS requested_at,
+SELECT exchange_id, attempt_id, strftime(requested_at, '%Y-%m-%dT%H:%M:%S.%gZ') AS at_utc,
   conversation_key, coalesce(model_reported, model_sent, model_requested, '?') AS teacher,
   outcome, status, train_ok, endpoint, messages, choices, tools_json, params_json,
   response_format_json, prompt_tokens, completion_tokens
 FROM exchanges
 WHERE arm = 'teacher' AND workload IS NOT DISTINCT FROM $workload
   AND ($since IS NULL OR requested_at >= $since) AND ($until IS NULL OR requested_at < $until)
-ORDER BY attempt_id
+ORDER BY requested_at, attempt_id
 """
 _CORRECTIONS = """
 SELECT exchange_id, arg_max(correction, created_at) AS correction
@@ -44,7 +44,7 @@ def count(connection: duckdb.DuckDBPyConnection, window: Window) -> int:
 
 
 def candidates(connection: duckdb.DuckDBPyConnection, window: Window) -> Iterator[Candidate]:
-    """Every teacher attempt of the window, in order of its id, corrected where a user did so."""
+    """Every teacher attempt of the window, in order of time, corrected where a user did so."""
     corrections = dict(connection.execute(_CORRECTIONS).fetchall())
     cursor = connection.execute(_QUERY, _bound(window))
     names = [column[0] for column in cursor.description or ()]
@@ -67,7 +67,7 @@ def _candidate(record: dict[str, Any], correction: str | None) -> Candidate:
     return Candidate(
         exchange_id=record["exchange_id"],
         attempt_id=record["attempt_id"],
-        requested_at=record["requested_at"],
+        requested_at=record["at_utc"],
         group=record["conversation_key"] or opening(messages),
         teacher=record["teacher"],
         outcome=record["outcome"] or "unfinished",
