@@ -31,11 +31,11 @@ HOSTILE = (
 class Console:
     """A lake, the console's address, and its clock, which the test sets."""
 
-    def __init__(self, lake: Lake, now: float) -> None:
-        self.lake, self.now, self.url = lake, now, ""
+    def __init__(self, lake: Lake, now: float, client: httpx.Client) -> None:
+        self.lake, self.now, self.client, self.url = lake, now, client, ""
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=60)
+        return self.client.get(self.url + path)
 
     def text(self, path: str = "/") -> str:
         """The page as a person reads it: without tags, single spaces."""
@@ -45,8 +45,14 @@ class Console:
         return re.sub(r"[\s\N{NO-BREAK SPACE}]+", " ", bare)
 
 
-def _console(root: Path, now: float) -> Iterator[Console]:
-    console = Console(Lake(root), now)
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=60) as one:
+        yield one
+
+
+def _console(root: Path, now: float, client: httpx.Client) -> Iterator[Console]:
+    console = Console(Lake(root), now, client)
     config = root.parent / "understudy.yaml"
     app = make_app(console.lake, config if config.exists() else None, clock=lambda: console.now)
     with serving(app) as console.url:
@@ -54,16 +60,16 @@ def _console(root: Path, now: float) -> Iterator[Console]:
 
 
 @pytest.fixture
-def seeded(tmp_path: Path) -> Iterator[Console]:
+def seeded(tmp_path: Path, client: httpx.Client) -> Iterator[Console]:
     now = time.time()
     console_lake.seed(tmp_path / "lake", now, exchanges=400)
-    yield from _console(tmp_path / "lake", now)
+    yield from _console(tmp_path / "lake", now, client)
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Console]:
+def empty(tmp_path: Path, client: httpx.Client) -> Iterator[Console]:
     (tmp_path / "lake").mkdir()
-    yield from _console(tmp_path / "lake", time.time())
+    yield from _console(tmp_path / "lake", time.time(), client)
 
 
 def _pair_id(lake: Lake) -> str:
@@ -162,8 +168,8 @@ def test_an_empty_lake_says_what_to_do_next(empty: Console) -> None:
     assert "No audit yet" in text
 
 
-def test_a_lake_that_is_not_there_yet_is_no_error(tmp_path: Path) -> None:
-    for console in _console(tmp_path / "nowhere", time.time()):
+def test_a_lake_that_is_not_there_yet_is_no_error(tmp_path: Path, client: httpx.Client) -> None:
+    for console in _console(tmp_path / "nowhere", time.time(), client):
         assert "no lake at" in console.text()
         assert console.get("/exchange/e-1").status_code == 404
 
@@ -331,21 +337,22 @@ def test_no_path_leads_out_of_the_reports(seeded: Console, path: str) -> None:
     (secret / "report.json").write_text(json.dumps("the secret"))
     (seeded.lake.root / "reports/triage/.hidden").symlink_to(secret)
     (seeded.lake.root / "reports/triage/linked").symlink_to(secret)
-    with httpx.Client() as client:  # a raw target: httpx itself would tidy the dots away
-        request = client.build_request("GET", seeded.url)
-        request.url = request.url.copy_with(raw_path=b"/reports/" + path.encode())
-        response = client.send(request)
+    # A raw target: httpx itself would tidy the dots away.
+    request = seeded.client.build_request("GET", seeded.url)
+    request.url = request.url.copy_with(raw_path=b"/reports/" + path.encode())
+    response = seeded.client.send(request)
     assert response.status_code == 404
     assert "the secret" not in response.text
 
 
 def test_a_page_elsewhere_cannot_read_it_under_a_name_of_its_own(seeded: Console) -> None:
     for name in ("evil.example", "localhost.evil.example", ""):
-        response = httpx.get(seeded.url, headers={"host": name})
+        response = seeded.client.get(seeded.url, headers={"host": name})
         assert response.status_code == 421
-    assert httpx.get(seeded.url, headers={"host": "localhost:8090"}).status_code == 200
+    response = seeded.client.get(seeded.url, headers={"host": "localhost:8090"})
+    assert response.status_code == 200
 
 
 def test_nothing_but_reading_is_answered(seeded: Console) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH"):
-        assert httpx.request(method, seeded.url + "/").status_code == 405
+        assert seeded.client.request(method, seeded.url + "/").status_code == 405
