@@ -18,7 +18,7 @@ from collector.partition import Flushed, Partition
 from understudy.config import Config
 from understudy.errors import LakeError, SpoolError
 from understudy.lake import Lake
-from understudy.spool import Cursor, SpoolReader, living, recover, release, remove, spools
+from understudy.spool import Cursor, SpoolReader, follow, living, release, remove, spools
 
 log = logging.getLogger(__name__)
 _IDLE_S = 0.1
@@ -45,10 +45,7 @@ class Follower:
         """Take what is there, up to a full file; returns how many frames that were."""
         if self.partition.full:
             return 0
-        frames = self._reader.read(_FRAMES_AT_ONCE)
-        if not frames and not self._reader.closed and not living(self.folder):
-            recover(self.folder)
-            frames = self._reader.read(_FRAMES_AT_ONCE)
+        frames = follow(self._reader, _FRAMES_AT_ONCE)
         for frame in frames:
             self.partition.take(frame.seq, self.folder.name, frame)
         return len(frames)
@@ -70,7 +67,8 @@ class Follower:
 
     def finish(self) -> bool:
         """Remove the folder if its spool is closed and stored; True if it is gone."""
-        if not self.partition.complete:
+        nothing_new = self._reader.closed and not self.partition.ledger.spools
+        if not (self.partition.complete or nothing_new):
             return False
         crash_point("before-remove")
         remove(self.folder)

@@ -17,7 +17,7 @@ from aiokafka import (
     TopicPartition,
 )
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, TopicAlreadyExistsError
 
 from understudy.config import Kafka
 
@@ -133,7 +133,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             max_partition_fetch_bytes=_MAX_REQUEST,
             fetch_max_bytes=64 << 20,
             request_timeout_ms=4 * _TIMEOUT_MS,
-            session_timeout_ms=30_000,
+            session_timeout_ms=15_000,
             max_poll_interval_ms=600_000,
         )
 
@@ -149,7 +149,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     async def poll(self, timeout_ms: int, max_records: int) -> dict[int, list[Record]]:
         """What has arrived, by partition."""
-        found = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        try:
+            found = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        except NoOffsetForPartitionError:
+            return {}  # nothing is committed; where to begin comes by `seek`, in a moment
         return {where.partition: [_record(m) for m in batch] for where, batch in found.items()}
 
     async def ends(self, partitions: Iterable[int]) -> dict[int, int]:

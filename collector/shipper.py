@@ -11,7 +11,7 @@ import time
 import zlib
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from collector.crash import crash_point
 from collector.embedded import remove_half_made
@@ -23,9 +23,8 @@ from understudy.spool import (
     Cursor,
     Frame,
     SpoolReader,
-    living,
+    follow,
     lost,
-    recover,
     release,
     remove,
     spools,
@@ -38,7 +37,16 @@ _RETRY_S = 1.0
 _CURSOR_EVERY_S = 0.5
 _MAX_IN_FLIGHT = 4000
 _FRAMES_AT_ONCE = 500
+_OUTAGE_S = 5.0
 _DRAIN_S = 10.0
+
+
+class _Sent(NamedTuple):
+    """A frame in flight, and when it went."""
+
+    seq: int
+    at: float
+    acknowledged: "asyncio.Future[Any]"
 
 
 class Channel:
@@ -54,23 +62,21 @@ class Channel:
         self._saved = cursor.seq
         self._acknowledged = cursor.seq
         self._unsaved_since = time.monotonic()
-        self._in_flight: deque[tuple[int, asyncio.Future[Any]]] = deque()
+        self._in_flight: deque[_Sent] = deque()
         self._elsewhere = cursor.seq if cursor.target not in ("", "kafka") else 0
 
     async def send(self, producer: Producer) -> int:
         """Send what is there and was not sent; returns how many frames that were."""
         if len(self._in_flight) >= _MAX_IN_FLIGHT:
             return 0
-        frames = self._reader.read(_FRAMES_AT_ONCE)
-        if not frames and not self._reader.closed and not living(self.folder):
-            recover(self.folder)
-            frames = self._reader.read(_FRAMES_AT_ONCE)
+        frames = follow(self._reader, _FRAMES_AT_ONCE)
         if self._elsewhere and frames:
             said = "stored without Kafka"
             frames = [lost(0, self._elsewhere - 1, said, stored_elsewhere=True), *frames]
             self._elsewhere = 0
         for frame in frames:
-            self._in_flight.append((frame.seq, await self._send(producer, frame)))
+            sent = await self._send(producer, frame)
+            self._in_flight.append(_Sent(frame.seq, time.monotonic(), sent))
         return len(frames)
 
     async def _send(self, producer: Producer, frame: Frame) -> "asyncio.Future[Any]":
@@ -83,10 +89,10 @@ class Channel:
 
     def settle(self) -> bool:
         """Note what was acknowledged; True when all of a closed spool is and the folder is gone."""
-        while self._in_flight and self._in_flight[0][1].done():
-            _, sent = self._in_flight.popleft()
-            sent.result()  # an error ends the session: what follows must not overtake
-            behind = self._in_flight[0][0] if self._in_flight else self._reader.next_seq
+        while self._in_flight and self._in_flight[0].acknowledged.done():
+            # An error ends the session: what follows must not overtake.
+            self._in_flight.popleft().acknowledged.result()
+            behind = self._in_flight[0].seq if self._in_flight else self._reader.next_seq
             self._acknowledged = max(self._acknowledged, behind)
         due = time.monotonic() - self._unsaved_since >= _CURSOR_EVERY_S
         finished = self._reader.closed and not self._in_flight
@@ -104,6 +110,11 @@ class Channel:
         crash_point("after-cursor")
         release(self.folder, self._acknowledged)
         self._saved, self._unsaved_since = self._acknowledged, time.monotonic()
+
+    @property
+    def waits_s(self) -> float:
+        """How long the oldest frame in flight has waited for its acknowledgement."""
+        return time.monotonic() - self._in_flight[0].at if self._in_flight else 0.0
 
     @property
     def idle(self) -> bool:
@@ -129,13 +140,7 @@ class Shipper:
             try:
                 await self._session(once)
             except FAILURES as error:
-                if not self._away:
-                    log.warning(
-                        "Kafka at %s does not answer (%s); the spool keeps everything, trying on",
-                        self._kafka.bootstrap_servers,
-                        error or type(error).__name__,
-                    )
-                self._away = True
+                self._complain(str(error) or type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
@@ -146,7 +151,6 @@ class Shipper:
         try:
             await producer.start()
             log.info("shipping to %s, topic %s", self._kafka.bootstrap_servers, self._kafka.topic)
-            self._away = False
             await self._ship(producer, partitions, once)
         finally:
             await producer.close()
@@ -159,10 +163,28 @@ class Shipper:
                 if folder not in channels:
                     channels[folder] = Channel(folder, partitions, self._lake)
                 sent += await self._serve(channels, folder, producer)
+            self._watch(max((channel.waits_s for channel in channels.values()), default=0.0))
             if once and not sent and all(channel.idle for channel in channels.values()):
                 break
             await asyncio.sleep(0 if sent else _IDLE_S)
         await self._drain(channels)
+
+    def _watch(self, waits_s: float) -> None:
+        """One line when acknowledgements stop coming, one when they come again."""
+        if waits_s > _OUTAGE_S:
+            self._complain(f"no acknowledgement for {waits_s:.0f} s")
+        elif self._away:
+            log.info("Kafka at %s answers again", self._kafka.bootstrap_servers)
+            self._away = False
+
+    def _complain(self, problem: str) -> None:
+        if not self._away:
+            log.warning(
+                "Kafka at %s does not answer (%s); the spool keeps everything, trying on",
+                self._kafka.bootstrap_servers,
+                problem,
+            )
+        self._away = True
 
     async def _serve(self, channels: dict[Path, Channel], folder: Path, producer: Producer) -> int:
         try:

@@ -16,7 +16,7 @@ from understudy.spool.frame import (
     to_bytes,
 )
 from understudy.spool.reader import SpoolReader, segments, spools
-from understudy.spool.recovery import Cursor, living, recover, release, remove
+from understudy.spool.recovery import Cursor, follow, living, recover, release, remove
 from understudy.spool.writer import SpoolFull, SpoolWriter
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "SpoolWriter",
     "decode_body",
     "encode",
+    "follow",
     "living",
     "lost",
     "parse",

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from understudy.errors import SpoolError
-from understudy.spool.frame import FrameType, encode, find, is_torn, parse
+from understudy.spool.frame import Frame, FrameType, encode, find, is_torn, parse
 from understudy.spool.reader import SpoolReader, segments
 
 log = logging.getLogger(__name__)
@@ -65,20 +65,31 @@ def living(folder: Path) -> bool:
     return False
 
 
-def recover(folder: Path) -> int:
+def follow(reader: SpoolReader, max_frames: int) -> list[Frame]:
+    """What is there to read; a spool whose writer died is closed, so that its end is read too."""
+    frames = reader.read(max_frames)
+    if frames or reader.closed or living(reader.folder) or recover(reader.folder) is None:
+        return frames
+    frames = reader.read(max_frames)
+    # Nothing, though it ends with CLOSE: the reader began behind it.
+    reader.closed = reader.closed or not frames
+    return frames
+
+
+def recover(folder: Path) -> int | None:
     """Cut a dead spool's torn tail (a copy is kept) and append CLOSE, once; returns the bytes cut.
 
-    A no-op while the writer lives, or where CLOSE is already the last frame.
+    None, and nothing is done, while the writer lives or somebody else is at it.
     """
     try:
         fd = os.open(folder / "lock", os.O_RDWR)
     except FileNotFoundError:
-        return 0
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return _close_dead(folder)
     except BlockingIOError:
-        return 0
+        return None
     except OSError as error:
         raise SpoolError(
             f"cannot close spool {folder}: {error.strerror}; free disk space"
