@@ -10,7 +10,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,17 +73,7 @@ def _dispatch(name: str, words: list[str]) -> int:
         module = importlib.import_module(COMMANDS[name].module)
     except ModuleNotFoundError as error:
         return _not_installed(name, error)
-    parser = argparse.ArgumentParser(prog=f"understudy {name}", description=COMMANDS[name].about)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path(os.environ.get("UNDERSTUDY_CONFIG", "understudy.yaml")),
-        help="the YAML file (default: understudy.yaml, or $UNDERSTUDY_CONFIG)",
-    )
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log at debug level")
-    module.configure(parser)
-    args = parser.parse_args(words)
+    args = _parse(name, module.configure, words)
     _log_to_stderr(args.verbose)
     try:
         return int(module.run(args))
@@ -97,6 +87,27 @@ def _dispatch(name: str, words: list[str]) -> int:
     except BrokenPipeError:  # `understudy sql ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parse(
+    name: str, configure: Callable[[argparse.ArgumentParser], None], words: list[str]
+) -> argparse.Namespace:
+    """The arguments; the shared options may stand anywhere, before or behind an action's name."""
+    shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    shared.add_argument(
+        "--config",
+        type=Path,
+        default=Path(os.environ.get("UNDERSTUDY_CONFIG", "understudy.yaml")),
+        help="the YAML file (default: understudy.yaml, or $UNDERSTUDY_CONFIG)",
+    )
+    shared.add_argument("--json", action="store_true", help="machine-readable output")
+    shared.add_argument("-v", "--verbose", action="store_true", help="log at debug level")
+    found, rest = shared.parse_known_args(words)
+    parser = argparse.ArgumentParser(
+        prog=f"understudy {name}", description=COMMANDS[name].about, parents=[shared]
+    )
+    configure(parser)
+    return parser.parse_args(rest, found)
 
 
 def _not_installed(name: str, error: ModuleNotFoundError) -> int:

@@ -34,8 +34,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rollback = actions.add_parser("rollback", help="to the teacher, now")
     rollback.add_argument("workload")
     rollback.add_argument("--reason", default="operator rolled it back", help="for the record")
-    for action in actions.choices.values():  # so that --json may stand at the end as well
-        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -113,6 +113,18 @@ def test_the_file_comes_from_the_environment_and_the_option_wins(
     assert "option.yaml:1: unknown key 'option'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["--config", "other.yaml", "--json", "status"], ["status", "--config=other.yaml", "--json"]],
+)
+def test_the_shared_options_stand_before_or_behind_an_action(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.yaml").write_text("teacher: {base_url: 'http://t:1/v1'}\n")
+    assert cli.main(["rollout", *words]) == 0
+
+
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "understudy.yaml").write_text(
         "teacher: {base_url: 'http://t:1/v1'}\nworkloads:\n"

@@ -26,8 +26,8 @@ _CONFIG = """\
 teacher: {{base_url: {teacher}/v1}}
 listen: {{port: {port}, drain_s: 5}}
 collector: {{flush_s: 0.5}}
-workloads: {{all: {{}}}}
 """
+_WORKLOADS = "workloads: {all: {}}\n"
 
 
 class Up(NamedTuple):
@@ -49,10 +49,13 @@ class Up(NamedTuple):
 
 
 @contextmanager
-def running(folder: Path, more: str = "") -> Iterator[Up]:
+def running(folder: Path, more: str = "", workloads: str = _WORKLOADS) -> Iterator[Up]:
+    """`understudy up` with a stand-in teacher, and the rest of the file's text."""
     with Command("teacher", "--port", 0, log=folder / "teacher.log") as teacher:
         file = folder / "understudy.yaml"
-        file.write_text(_CONFIG.format(teacher=teacher.started().url, port=_free_port()) + more)
+        file.write_text(
+            _CONFIG.format(teacher=teacher.started().url, port=_free_port()) + more + workloads
+        )
         process = subprocess.Popen(
             [sys.executable, "-m", "understudy", "up", "--config", file, "--json",
              "--console-port", "0"],
@@ -184,8 +187,8 @@ def served(lake: Lake) -> set[str]:
     return found
 
 
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+def until(true: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
