@@ -77,7 +77,7 @@ class WorkloadDocuments:
 
 @dataclass(frozen=True)
 class Control:
-    """One look at the control documents. `policies` newest first."""
+    """One look at the control documents. `policies` and `audits` newest first."""
 
     policies: list[Policy]
     heartbeats: dict[str, Heartbeat]
@@ -131,7 +131,9 @@ class ControlReader:
         return Control(
             policies=policies,
             heartbeats={beat.name: beat for beat in self._all("control/heartbeats", problems)},
-            audits=list(_each(self.lake, "audit", Audit, problems)),
+            audits=sorted(
+                _each(self.lake, "audit", Audit, problems), key=lambda a: a.at, reverse=True
+            ),
             workloads={name: self._workload(name, problems) for name in names},
             problems=problems,
         )

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from deploy.console import workload
 from deploy.console.control import Audit, Control
 from deploy.console.numerals import count, duration
+from deploy.console.saving import Saving
 from deploy.console.traffic import Arm, Window
 from understudy.config import Config
 from understudy.policy import SERVING_MODES
@@ -55,7 +56,7 @@ class Overview(NamedTuple):
     moved: float | None
     failed: int
     failed_share: float | None
-    saving: workload.Saving
+    saving: Saving
     control: Control
     window: Window
 
@@ -92,7 +93,9 @@ def records(audits: list[Audit]) -> Records | None:
     if not audits:
         return None
     spools = [spool for audit in audits for spool in audit.spools]
-    lags = [audit.lag_seconds for audit in audits if audit.lag_seconds is not None]
+    # The lag of a writer that is gone says nothing of now.
+    living = [audit for audit in audits if not all(spool.closed for spool in audit.spools)]
+    lags = [audit.lag_seconds for audit in living if audit.lag_seconds is not None]
     return Records(
         offered=sum(spool.offered for spool in spools),
         stored=sum(spool.stored for spool in spools),
@@ -169,9 +172,9 @@ def _rolled_back(control: Control, now: float) -> list[Alert]:
     return alerts
 
 
-def _sum(savings: list[workload.Saving]) -> workload.Saving:
+def _sum(savings: list[Saving]) -> Saving:
     """Totals; a workload without known prices leaves its side unknown only if none is known."""
     avoided = [saving.avoided for saving in savings if saving.avoided is not None]
     known = all(saving.own is not None for saving in savings)
     own = sum(saving.own or 0.0 for saving in savings) if known else None
-    return workload.Saving(sum(avoided) if avoided else None, own)
+    return Saving(sum(avoided) if avoided else None, own)

@@ -1,11 +1,11 @@
 """A workload as the console shows it: its figures, and its state in one sentence. Pure."""
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from deploy.console import plot, stepper
 from deploy.console.control import Control, Point, WorkloadDocuments
-from deploy.console.numerals import count, duration, interval, percent
+from deploy.console.headline import headline, next_action
+from deploy.console.saving import Saving, measured, saving
 from deploy.console.traffic import Arm, Failure, Window
 from deploy.rollout.machine import Seen
 from deploy.rollout.status import Status, status_of
@@ -14,22 +14,6 @@ from understudy.documents import Heartbeat
 from understudy.policy import SERVING_MODES, WorkloadPolicy
 
 Tone = Literal["good", "calm", "wait", "bad"]
-
-
-class Saving(NamedTuple):
-    """What the student's answers would have cost at the teacher, and what they did cost.
-
-    `own` are all calls to the student and those to the teacher that no client saw; None if the
-    student has no price. Over one window.
-    """
-
-    avoided: float | None
-    own: float | None
-
-    @property
-    def net(self) -> float | None:
-        """What was saved; None where one side is unknown."""
-        return None if self.avoided is None or self.own is None else self.avoided - self.own
 
 
 class View(NamedTuple):
@@ -82,7 +66,7 @@ def view(name: str, control: Control, window: Window, config: Config | None) -> 
         suspended=silent is not None,
         measured=measured(arms),
         tone=_tone(policy, status, silent),
-        headline=_headline(policy, series, status, silent, window.now),
+        headline=headline(policy, series, status, silent, window.now),
         agreement=series[-1] if series else None,
         nodes=stepper.nodes(status, gate, window.now),
         arms=arms,
@@ -92,7 +76,7 @@ def view(name: str, control: Control, window: Window, config: Config | None) -> 
         agreement_plot=plot.agreement(window, series, _least(documents, configured)),
         request_plot=plot.requests(window, cells),
         latency_plot=plot.latency(window, cells),
-        empty=_next_action(name, policy, arms, documents),
+        empty=next_action(name, policy, arms, documents),
     )
 
 
@@ -131,26 +115,6 @@ def _least(documents: WorkloadDocuments, configured: Workload | None) -> float |
     return 1 - margin if isinstance(margin, int | float) else None
 
 
-def measured(arms: dict[str, Arm]) -> float | None:
-    """Share of the answers that came from the student; None without any."""
-    total = sum(arm.served for arm in arms.values())
-    return arms["student"].served / total if "student" in arms and total else 0.0 if total else None
-
-
-def saving(arms: dict[str, Arm]) -> Saving:
-    """Teacher cost avoided, and the cost of having the student, within the window."""
-    teacher, student = arms.get("teacher"), arms.get("student")
-    if student is None:
-        return Saving(0.0, 0.0)
-    known = teacher is not None and teacher.priced > 0 and teacher.cost_usd is not None
-    if teacher is None or not known or teacher.cost_usd is None:
-        return Saving(None, None)
-    avoided = student.served * teacher.cost_usd / teacher.priced
-    if student.cost_usd is None:
-        return Saving(avoided, None)
-    return Saving(avoided, student.cost_usd + teacher.cost_usd - (teacher.served_cost_usd or 0.0))
-
-
 def _student(policy: WorkloadPolicy | None, documents: WorkloadDocuments) -> str | None:
     if policy and policy.student:
         return policy.student.model
@@ -174,71 +138,3 @@ def _tone(policy: WorkloadPolicy | None, status: Status, silent: str | None) -> 
     if status.state == "paused" or policy is None:
         return "wait"
     return "good" if policy.mode in SERVING_MODES else "calm"
-
-
-def _headline(
-    policy: WorkloadPolicy | None,
-    series: Sequence[Point],
-    status: Status,
-    silent: str | None,
-    now: float,
-) -> list[str]:
-    """The state in a sentence, in pieces: who answers, how well, what comes next."""
-    said = [_who_answers(policy, silent)]
-    if series:
-        point = series[-1]
-        said.append(
-            f"student agrees {percent(point.agreement)} {interval(point.low, point.high)} "
-            f"on {count(point.n)} pairs"
-        )
-    if status.since is not None:
-        said.append(_progress(status, now))
-    return said
-
-
-def _who_answers(policy: WorkloadPolicy | None, silent: str | None) -> str:
-    if policy is None:
-        return "no policy yet"
-    if silent:
-        return f"{policy.mode} suspended: the {silent} is silent, the teacher answers everything"
-    sample = percent(policy.shadow_sample)
-    return {
-        "teacher": "the teacher answers everything",
-        "shadow": f"shadow {sample}: the teacher answers, the student is asked unseen",
-        "canary": f"canary {percent(policy.weight / 100)}",
-        "hybrid": f"hybrid: the student answers where the router gives it "
-        f"{policy.router_threshold:.2f} or more",
-        "student": f"the student answers, the teacher is asked beside it on "
-        f"{percent(policy.holdout)}",
-    }[policy.mode]
-
-
-def _progress(status: Status, now: float) -> str:
-    since = duration(now - (status.since or now))
-    if status.state != "running":
-        return f"rollout {status.state.replace('_', ' ')} {since} ago: {status.reason}"
-    here = [number for number, step in enumerate(status.steps, 1) if step.state == "now"]
-    where = f"step {here[0]} of {len(status.steps)}" if here else "rollout running"
-    return f"{where} for {since}: {status.next}"
-
-
-def _next_action(
-    name: str,
-    policy: WorkloadPolicy | None,
-    arms: dict[str, Arm],
-    documents: WorkloadDocuments,
-) -> str:
-    """What a person does next where something is missing; '' if nothing is."""
-    if not arms:
-        return "No requests in this window: point a client at the proxy, or choose a longer one."
-    if policy is None:
-        return "No policy in the lake: start `understudy proxy`; it publishes the file's."
-    if documents.aliases.candidate is None and documents.aliases.champion is None:
-        return (
-            f"No student yet: `understudy dataset build --workload {name}`, then train, evaluate."
-        )
-    if not documents.series and policy.mode == "teacher":
-        return "No pairs yet: set `mode: shadow`, or start a rollout."
-    if not documents.series:
-        return "No estimate yet: start `understudy monitor`; it needs pairs of both arms."
-    return ""

@@ -37,9 +37,8 @@ def status_of(
 ) -> Status:
     """The status of a workload with or without a rollout."""
     if not events:
-        hint = (
-            f"`understudy rollout start {workload} --student NAME`" if rollout.steps else "the file"
-        )
+        begin = f"`understudy rollout start {workload} --student NAME`"
+        hint = begin if rollout.steps else "the file's mode is in force; it has no steps"
         return Status(
             workload=workload, state="none", student=None, since=None, reason="", next=hint,
             steps=_steps(rollout, []), verdicts=[],
@@ -86,7 +85,7 @@ def as_json(value: msgspec.Struct) -> str:
 def step_words(step: Step) -> str:
     """A step as the operator reads it."""
     if step.shadow is not None:
-        return f"shadow {step.shadow:.0%}"
+        return f"shadow {100 * step.shadow:g} %"
     if step.setWeight is not None:
         return f"canary {step.setWeight:g} %"
     return "hybrid" if step.hybrid else "student"

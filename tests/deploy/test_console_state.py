@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from deploy.console import chart, files, numerals, stepper
 from deploy.console.contents import Contents
-from deploy.console.control import ControlReader
+from deploy.console.control import Audit, ControlReader, SpoolCount
 from deploy.console.evidence import figures
 from deploy.console.likeness import same_answer
+from deploy.console.overview import records
+from deploy.console.saving import Saving, measured, saving
 from deploy.console.traffic import Arm, Traffic
-from deploy.console.workload import Saving, measured, saving
 from deploy.rollout.machine import Seen
 from deploy.rollout.status import status_of
 from tests.deploy import console_lake
@@ -259,3 +260,16 @@ def test_documents_are_read_once_and_a_stray_file_is_no_workload_of_reports(tmp_
     assert [r.run for r in first.workloads["triage"].reports] == ["triage-0004-20261120T0954"]
     assert [p.version for p in first.policies] == [4, 3, 2, 1]
     assert json.dumps(first.audits[0].spools[0].offered) == "4310"
+
+
+def test_the_lag_of_a_writer_that_is_gone_says_nothing_of_now() -> None:
+    gone = SpoolCount(spool_id="a", offered=9, stored=9, closed=True)
+    here = SpoolCount(spool_id="b", offered=5, stored=4, open=1)
+    audits = [
+        Audit(partition="spool-a", at=NOW - 9000, lag_seconds=500.0, spools=[gone]),
+        Audit(partition="spool-b", at=NOW, lag_seconds=2.0, spools=[here]),
+    ]
+    found = records(audits)
+    assert found is not None
+    assert (found.lag_s, found.offered, found.stored, found.open) == (2.0, 14, 13, 1)
+    assert records([]) is None
