@@ -5,6 +5,7 @@ It is stopped afterwards whatever happened.
 """
 
 import contextlib
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,9 +26,11 @@ def student_name(adapter: Path) -> str:
 
 
 @contextlib.contextmanager
-def served(adapter: Path, name: str) -> Iterator[str]:
+def served(adapter: Path, name: str, engine: str) -> Iterator[str]:
     """Serve the adapter on a free port; its address with /v1. ServingError if it does not start."""
-    words = ["serve", "--students", f"{name}={adapter}", "--port", "0"]
+    words = ["serve", "--students", f"{name}={adapter}", "--port", "0", "--engine", engine]
+    # SIGTERM would end us without the `finally` below, and leave the child behind.
+    before = signal.signal(signal.SIGTERM, _interrupt)
     child = subprocess.Popen(
         [sys.executable, "-m", "understudy", *words], stdout=subprocess.PIPE, text=True
     )
@@ -49,3 +52,8 @@ def served(adapter: Path, name: str) -> Iterator[str]:
             child.wait()
         if child.stdout:
             child.stdout.close()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -173,9 +173,15 @@ def agreement_verdict(agreed: int, n: int, margin: float, alpha: float) -> NonIn
     p_fail = binomial_tail(n - agreed, n, margin) if n else 1.0
     low, high = wilson(agreed, n)
     rate = (n - agreed) / n if n else 0.0
-    needed = required_pairs(rate, margin, alpha, difference=-rate)
+    difference = 0.0 - rate  # -rate would print a difference of none as -0
+    needed = required_pairs(rate, margin, alpha, difference=difference)
     return NonInferiority(
-        _word(p_pass, p_fail, alpha), -rate, Interval(low - 1, high - 1), p_pass, p_fail, needed
+        _word(p_pass, p_fail, alpha),
+        difference,
+        Interval(low - 1, high - 1),
+        p_pass,
+        p_fail,
+        needed,
     )
 
 

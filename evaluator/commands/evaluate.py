@@ -26,6 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--student-url", help="its server's address, with /v1 (default: the file's)")
     where.add_argument("--adapter", type=Path, help="serve this student folder meanwhile")
+    parser.add_argument(
+        "--engine", choices=["auto", "vllm", "transformers"], default="auto", help="for --adapter"
+    )
     parser.add_argument("--base-model-name", help="also ask the untrained base by this served name")
     parser.add_argument(
         "--lake", type=Path, help="where report and verdict go (default: the file's)"
@@ -50,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise GateError("which student? name it with --student, or its folder with --adapter")
     with contextlib.ExitStack() as stack:
         if args.adapter:
-            url = stack.enter_context(served(args.adapter, name))
+            url = stack.enter_context(served(args.adapter, name, args.engine))
         elif args.student_url or ref:
             url = args.student_url or (ref.base_url if ref else "")
         else:

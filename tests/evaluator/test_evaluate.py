@@ -1,4 +1,4 @@
-"""`understudy evaluate` against a real HTTP student: verdict, report, and what it says by itself."""
+"""`understudy evaluate` against a real HTTP student: verdict, report, plain sentences."""
 
 import json
 import random

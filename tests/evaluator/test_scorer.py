@@ -53,9 +53,8 @@ def test_a_choice_of_the_lake_and_a_message_of_the_api_say_the_same() -> None:
     function = {"function": {"name": "f", "arguments": {}}}
     assert from_choice(row) == from_message({"content": "hi", "tool_calls": [function]})
     assert from_choice(None) == Answer("")
-    assert from_message(
-        {"content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}
-    ).text == ("a\n")
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert from_message({"content": parts}).text == "a\nb"
     old = from_message({"content": None, "function_call": {"name": "f", "arguments": "not JSON"}})
     assert old.calls == (ToolCall("f", "not JSON"),)
 
