@@ -1,4 +1,4 @@
-"""`understudy console` as a process: it says where it listens, and refuses to be open by accident."""
+"""`understudy console` as a process: it says where it listens and is not open by accident."""
 
 import hashlib
 import re
