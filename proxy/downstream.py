@@ -47,7 +47,7 @@ class Downstream(asyncio.Protocol):
         listen = site.current.config.listen
         self._client_timeout_s, self._keep_alive_s = listen.client_timeout_s, listen.keep_alive_s
         self._max_body = int(listen.max_body_mb * 1e6)
-        self._in = Intake(int(listen.max_header_kb * 1e3), self._body_limit)
+        self._in = Intake(int(listen.max_header_kb * 1e3), self._body_limit, site.heads)
         self._answer = Answer()
         self.deadline = inf
         self._transport: asyncio.Transport | None = None

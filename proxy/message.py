@@ -116,6 +116,18 @@ class Request:
         self.parts: list[bytes] = []
         self.received = 0
 
+    def again(self, body: bytes) -> "Request":
+        """The same head with another body, complete."""
+        other = Request.__new__(Request)
+        other.method, other.target, other.path = self.method, self.target, self.path
+        other.headers, other.facts = self.headers, self.facts
+        other.version, other.keep_alive = self.version, self.keep_alive
+        other.length = other.received = len(body)
+        other.waits_for_continue = other.upgrade = False
+        other.complete = True
+        other.parts = [body]
+        return other
+
     def header(self, wanted: bytes) -> str | None:
         """The first header of that name (in lower case), decoded as HTTP does: Latin-1."""
         value = self.facts.by_name.get(wanted)

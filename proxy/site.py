@@ -13,6 +13,7 @@ from proxy.breaker import Breaker
 from proxy.capture import Capture
 from proxy.deadline import Deadlines
 from proxy.decide import Scorer
+from proxy.message import Request
 from proxy.metrics import Metrics
 from proxy.pool import HttpUpstream, Pool
 from proxy.upstream import Upstream
@@ -74,4 +75,5 @@ class Site:
     metrics: Metrics
     salt: bytes
     draining: bool = False
+    heads: dict[bytes, Request] = field(default_factory=dict)
     relays: "set[Stoppable]" = field(default_factory=set)

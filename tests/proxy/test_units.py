@@ -12,6 +12,7 @@ from proxy.breaker import FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
 from proxy.budget import Budget, tokens_of
 from proxy.decide import Conditions, bucket_of, decide
 from proxy.exchange import Do, Exchange
+from proxy.intake import Intake
 from proxy.message import Request
 from proxy.splice import splice_model
 from proxy.sse import error_event, is_final
@@ -298,3 +299,46 @@ def test_budget_is_per_day_and_usage_is_read_where_it_is() -> None:
     stream = b'data: {"usage":null}\n\ndata: {"usage":{"prompt_tokens":7,"completion_tokens":2,"d":{"a":{}}}}\n\n'  # noqa: E501
     assert tokens_of(b"x" * 400, stream) == (7, 2)
     assert tokens_of(b"x" * 400, b"y" * 40) == (100, 10)
+
+
+HEADS = st.lists(
+    st.tuples(
+        st.sampled_from(["Content-Length", "content-length", "Host", "X-A", "X-Content-Length"]),
+        st.sampled_from(["0", "3", "03", "+3", "3 ", "x", "3\r\n 1", ""]),
+    ),
+    max_size=4,
+)
+READS = st.lists(
+    st.one_of(
+        st.tuples(HEADS, st.sampled_from([b"", b"abc", b"abcd"])).map(
+            lambda one: "POST /v1/x HTTP/1.1\r\n".encode()
+            + b"".join(f"{n}: {v}\r\n".encode() for n, v in one[0])
+            + b"\r\n"
+            + one[1]
+        ),
+        st.sampled_from([b"P", b"\r\n", b"POST /v1/x HTTP/1.1\r\n"]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(st.lists(READS, min_size=1, max_size=4))
+def test_remembered_heads_are_read_exactly_as_parsed_ones(connections: list[list[bytes]]) -> None:
+    class Forgetful(dict[bytes, Request]):
+        def __setitem__(self, key: bytes, value: Request) -> None:
+            pass
+
+    def seen(reads: list[bytes], known: dict[bytes, Request]) -> object:
+        intake = Intake(10_000, lambda path: 10_000, known)
+        for data in reads:
+            intake.feed(data)
+        requests = [
+            (r.method, r.target, r.headers, r.length, b"".join(r.parts), r.complete, r.keep_alive)
+            for r in intake.queue
+        ]
+        return requests, intake.refusal is None, intake.partial
+
+    known: dict[bytes, Request] = {}
+    for reads in connections:
+        assert seen(reads, known) == seen(reads, Forgetful())
