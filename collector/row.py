@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import zstandard
 
 from collector.assemble import Answer, Request, Usage, read_answer, read_request
 from collector.ledger import Attempt, Word
@@ -18,7 +17,6 @@ from understudy.config import Price
 from understudy.exchange import COLUMNS, SCHEMA, SCHEMA_VERSION, RequestMeta, ResponseMeta
 
 log = logging.getLogger(__name__)
-_ZSTD_LEVEL = 3  # the knee: level 9 takes 3.5 times the CPU for 10 % fewer bytes
 _FROM_REQUEST = tuple(c.name for c in COLUMNS if c.name in RequestMeta.__struct_fields__)
 _FROM_RESPONSE = tuple(
     c.name
@@ -30,11 +28,10 @@ Row = dict[str, Any]
 
 
 class RowMaker:
-    """Makes rows; holds the price table and a compressor."""
+    """Makes rows; holds the price table."""
 
     def __init__(self, prices: Mapping[str, Price]) -> None:
         self._prices = prices
-        self._compress = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress
 
     def row(self, finished: Attempt | Word) -> Row:
         """The row of an attempt or of a feedback; columns that it lacks are null."""
@@ -103,8 +100,8 @@ class RowMaker:
             return {}
         answer = attempt.answer
         return {
-            "request_raw": self._compress(attempt.body),
-            "response_raw": self._compress(answer) if answer or attempt.end else None,
+            "request_raw": attempt.body,
+            "response_raw": answer if answer or attempt.end else None,
         }
 
     def _price(self, reported: str | None, meta: RequestMeta) -> Price | None:

@@ -3,6 +3,7 @@
 Nothing here raises: an unknown or damaged encoding, or no JSON, is None.
 """
 
+import contextlib
 import zlib
 from typing import Any
 
@@ -10,6 +11,7 @@ import brotli
 import msgspec
 import zstandard
 
+_ANY = msgspec.json.Decoder()
 MAX_DECODED = 256 << 20  # a body that inflates further is a bomb, and stays raw
 
 
@@ -31,7 +33,7 @@ def decoded(body: bytes, encoding: str | None) -> bytes | None:
 def parse_json(body: bytes) -> Any:
     """The JSON value, or None: also for NaN, lone surrogates, invalid UTF-8, too deep nesting."""
     try:
-        return msgspec.json.decode(body)
+        return _ANY.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -41,25 +43,26 @@ def events(body: bytes) -> list[Any] | None:
 
     A last event that is cut is left out; None where one before it is no JSON.
     """
-    found: list[Any] = []
+    data = _data(body)
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return list(_ANY.decode_lines(b"\n".join(data)))  # at once: a third of the time
+    values = [parse_json(piece) for piece in data]
+    if values and values[-1] is None:
+        values.pop()
+    return None if None in values else values
+
+
+def _data(body: bytes) -> list[bytes]:
+    """The events' data, several lines of one event joined; the last one may be cut."""
+    found: list[bytes] = []
     pending: list[bytes] = []
-    broken = False
     for line in (*body.removeprefix(b"\xef\xbb\xbf").splitlines(), b""):
         if line.startswith(b"data:"):
             pending.append(line[6:] if line[5:6] == b" " else line[5:])
         elif not line and pending:
-            data = b"\n".join(pending)
+            found.append(b"\n".join(pending))
             pending = []
-            if data == b"[DONE]":
-                continue
-            if broken:
-                return None
-            value = parse_json(data)
-            if value is None:
-                broken = True
-            else:
-                found.append(value)
-    return found
+    return [piece for piece in found if piece != b"[DONE]"]
 
 
 def is_event_stream(body: bytes, content_type: str | None) -> bool:

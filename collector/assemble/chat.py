@@ -86,6 +86,9 @@ def read_stream(chunks: list[Any]) -> Answer:
     return _answer(head, [drafts[index].choice(index) for index in sorted(drafts)])
 
 
+_TEXT_ONLY = {"content"}
+
+
 class _Draft:
     """A choice under assembly."""
 
@@ -99,6 +102,11 @@ class _Draft:
     def add(self, value: dict[str, Any]) -> None:
         """One chunk's choice: a chat delta, or a completion's text."""
         delta = mapping(value.get("delta"))
+        if delta.keys() == _TEXT_ONLY and not value.get("finish_reason"):
+            self._append("content", delta["content"])
+            if not value.get("logprobs"):
+                return  # nearly every chunk of nearly every stream
+            delta = {}
         self._role = word(delta.get("role")) or self._role
         self._finish = word(value.get("finish_reason")) or self._finish
         self._append("content", delta.get("content", value.get("text")))
