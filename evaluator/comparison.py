@@ -163,6 +163,8 @@ def _soft(judged: Sequence[Judged]) -> Score | None:
         return None
     values = np.array([j.soft for j in scored], dtype=np.float64)
     low, high = cluster_bootstrap(values, [j.row.cluster for j in scored])
+    if low == high:  # nothing varies, which does not mean that nothing could
+        low, high = wilson(float(values.sum()), len(values))
     return Score("token F1", float(values.mean()), low, high, len(scored))
 
 

@@ -44,7 +44,9 @@ def judge(comparison: Comparison, margin: float, alpha: float) -> GateVerdict:
     missing = _missing(comparison, quality, n, margin, alpha) if word == "UNDERPOWERED" else None
     reasons = [_about_quality(comparison, quality, n, margin, missing)]
     ahead = [rival for rival in comparison.rivals if rival.rival_only > rival.student_only]
-    reasons += [_about_rival(rival, comparison, rival.score.name in losses) for rival in ahead]
+    ahead.sort(key=lambda rival: -rival.score.mean)
+    reasons += _about_losses([r for r in ahead if r.score.name in losses], comparison)
+    reasons += [_about_luck(r, comparison) for r in ahead if r.score.name not in losses]
     question = _question(comparison, margin, alpha)
     return GateVerdict(word, question, reasons, quality, losses, missing)
 
@@ -119,11 +121,21 @@ def _about_quality(
     )
 
 
-def _about_rival(rival: Rival, comparison: Comparison, shown: bool) -> str:
-    figures = f"{rival.score.mean:.1%} against {comparison.agreement.mean:.1%}"
-    if shown:
-        return (
-            f"The student loses to a naive baseline: {rival.score.name} is right on {figures} of "
-            f"the same rows, so this student is not worth serving."
-        )
-    return f"{rival.score.name} is ahead ({figures}), but not by more than chance allows."
+def _about_losses(losses: list[Rival], comparison: Comparison) -> list[str]:
+    """One plain sentence, or none."""
+    if not losses:
+        return []
+    first, *others = losses
+    also = "".join(f", {rival.score.name} on {rival.score.mean:.1%}" for rival in others)
+    return [
+        f"The student loses to a naive baseline: {first.score.name} is right on "
+        f"{first.score.mean:.1%} of the same rows{also}, the student on "
+        f"{comparison.agreement.mean:.1%}, so it is not worth serving."
+    ]
+
+
+def _about_luck(rival: Rival, comparison: Comparison) -> str:
+    return (
+        f"{rival.score.name} is ahead ({rival.score.mean:.1%} against "
+        f"{comparison.agreement.mean:.1%}), but not by more than chance allows."
+    )

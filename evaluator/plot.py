@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from evaluator.comparison import Score
 
@@ -51,6 +52,7 @@ def intervals(
         axes.set_ylim(len(scores) - 0.4, -0.7)
         low = min([s.low for s in scores] + ([least] if least is not None else []))
         axes.set_xlim(max(-0.02, min(low - 0.05, 0.9)), 1.03)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xticks([x for x in axes.get_xticks() if -0.001 <= x <= 1.001])
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
         return _svg(figure, title)
