@@ -37,7 +37,8 @@ ANSWER = json.dumps(
 QUESTION = json.dumps(
     {
         "model": "gpt-4o", "temperature": 0,
-        "messages": [{"role": "system", "content": "s" * 200}, {"role": "user", "content": "u" * 380}],
+        "messages": [{"role": "system", "content": "s" * 200},
+                     {"role": "user", "content": "u" * 380}],
     }
 ).encode()  # fmt: skip
 # The headers that the openai client sends.
@@ -159,7 +160,7 @@ def process(port: int, *arguments: str, **options: Any) -> Iterator[int]:
     """Start a server and wait until its port accepts; gives its pid."""
     running = subprocess.Popen(
         arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
-    )  # noqa: E501
+    )
     try:
         until = time.monotonic() + 30
         while socket.socket().connect_ex(("127.0.0.1", port)):

@@ -28,7 +28,9 @@ def chunk_event(text: str) -> bytes:
 
 DONE = b"data: [DONE]\n\n"
 STREAM = b"".join(chunk_event(word) for word in ("Hel", "lo", " you")) + DONE
-SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+SSE_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 
 
 def sized(body: bytes, status: str = "200 OK", extra: bytes = b"") -> bytes:
@@ -83,7 +85,9 @@ Answer = Callable[[Received, Line], Awaitable[None]]
 async def answer_chat(request: Received, line: Line) -> None:
     """What a well-behaved upstream does."""
     if b'"stream":true' in request.body.replace(b" ", b""):
-        await line.send(SSE_HEAD + b"".join(chunked(e + b"\n\n") for e in STREAM.split(b"\n\n")[:-1]))
+        await line.send(
+            SSE_HEAD + b"".join(chunked(e + b"\n\n") for e in STREAM.split(b"\n\n")[:-1])
+        )
         await line.send(b"0\r\n\r\n")
     else:
         await line.send(sized(CHAT))

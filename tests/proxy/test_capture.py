@@ -1,12 +1,14 @@
 """What the spool holds, in which order, and what it never holds."""
 
 import asyncio
+import itertools
 import json
 import random
 import threading
 from pathlib import Path
 
 import pytest
+
 from tests.proxy.origin import (
     CHAT,
     DONE,
@@ -20,7 +22,6 @@ from tests.proxy.origin import (
     sized,
 )
 from tests.proxy.running import Client, Proxy, ask, chat, post, wait_for
-
 from understudy.spool import FrameType, decode_body
 
 
@@ -98,7 +99,9 @@ def test_client_that_leaves_is_recorded_and_the_upstream_obeys_the_policy(
         assert attempt.response["client_left_at_event"] == 0
 
 
-def test_client_that_leaves_after_the_streams_last_event_has_left_nothing_out(tmp_path: Path) -> None:
+def test_client_that_leaves_after_the_streams_last_event_has_left_nothing_out(
+    tmp_path: Path,
+) -> None:
     go = asyncio.Event()
 
     async def answer(request: Received, line: Line) -> None:
@@ -120,7 +123,9 @@ def test_client_that_leaves_after_the_streams_last_event_has_left_nothing_out(tm
 
 def test_stream_split_anywhere_gives_the_same_bytes_and_the_same_record(tmp_path: Path) -> None:
     body = b"".join(chunk_event(w) for w in ("H\xc3\xa9", ": ping")) + DONE
-    wire = SSE_HEAD + b"".join(chunked(e + b"\n\n") for e in body.split(b"\n\n")[:-1]) + b"0\r\n\r\n"
+    wire = (
+        SSE_HEAD + b"".join(chunked(e + b"\n\n") for e in body.split(b"\n\n")[:-1]) + b"0\r\n\r\n"
+    )
     cuts = [[at] for at in range(1, len(wire), 3)]
     random.seed(7)
     cuts += [sorted(random.sample(range(1, len(wire)), 12)) for _ in range(20)]
@@ -128,7 +133,7 @@ def test_stream_split_anywhere_gives_the_same_bytes_and_the_same_record(tmp_path
 
     async def answer(request: Received, line: Line) -> None:
         at = [0, *json.loads(request.body)["cuts"], len(wire)]
-        for a, b in zip(at, at[1:], strict=False):
+        for a, b in itertools.pairwise(at):
             line.writer.write(wire[a:b])
             await asyncio.sleep(0.0005)
 
@@ -176,7 +181,10 @@ def test_people_and_conversations_are_keyed_hashes_and_stable(tmp_path: Path) ->
         for text, user in (("a", "ann"), ("a", "ann"), ("b", "bob")):
             ask(proxy.port, post(chat(text, user=user)))
         follow = json.loads(chat("a", user="ann"))
-        follow["messages"] += [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]
+        follow["messages"] += [
+            {"role": "assistant", "content": "x"},
+            {"role": "user", "content": "y"},
+        ]
         ask(proxy.port, post(json.dumps(follow).encode()))
         one, two, three, later = [a.request for a in proxy.ended(4)]
     assert one["user_hash"] == two["user_hash"] != three["user_hash"]
@@ -211,15 +219,16 @@ def test_a_request_may_only_tighten_what_is_kept(
 @pytest.mark.parametrize("when_full", ["reject", "pass_unlogged"])
 def test_full_spool_is_the_operators_decision(tmp_path: Path, when_full: str) -> None:
     capture = {"when_full": when_full}
-    with Origin() as origin:
-        with Proxy(tmp_path, teacher=origin.url, capture=capture) as proxy:
-            writer = proxy.site.capture.spool
-            writer._max_bytes, writer._until_check = 0, 0  # as if the cap was reached
-            replies = [ask(proxy.port, post(chat())) for _ in range(4)]
-            writer._max_bytes = 1 << 30
-            wait_for(lambda: ask(proxy.port, post(chat())).status == 200 and proxy.frames() != [])
-            counts = proxy.site.capture.counts
-            gaps = [json.loads(decode_body(f.body)[0]) for f in proxy.frames() if f.type is FrameType.GAP]  # noqa: E501
+    with Origin() as origin, Proxy(tmp_path, teacher=origin.url, capture=capture) as proxy:
+        writer = proxy.site.capture.spool
+        writer._max_bytes, writer._until_check = 0, 0  # as if the cap was reached
+        replies = [ask(proxy.port, post(chat())) for _ in range(4)]
+        writer._max_bytes = 1 << 30
+        wait_for(lambda: ask(proxy.port, post(chat())).status == 200 and proxy.frames() != [])
+        counts = proxy.site.capture.counts
+        gaps = [
+            json.loads(decode_body(f.body)[0]) for f in proxy.frames() if f.type is FrameType.GAP
+        ]
     refused = [r for r in replies if r.status == 503]
     assert counts.offered == counts.stored + counts.refused + counts.unlogged + counts.failed
     if when_full == "reject":
@@ -242,7 +251,13 @@ def test_feedback_is_in_the_spool_before_its_2xx(tmp_path: Path) -> None:
         meta = json.loads(decode_body(frame.body)[0])
         assert meta["feedback_id"] == reply.json["feedback_id"]
         assert (meta["response_id"], meta["score"], meta["label"]) == ("chatcmpl-1", 0.5, "bad")
-        for wrong in (b"{}", b'{"exchange_id":"x"}', b'{"score":1}', b"not json", b'{"exchange_id":"x","scor":1}'):  # noqa: E501
+        for wrong in (
+            b"{}",
+            b'{"exchange_id":"x"}',
+            b'{"score":1}',
+            b"not json",
+            b'{"exchange_id":"x","scor":1}',
+        ):
             answer = ask(proxy.port, post(wrong, "/understudy/v1/feedback"))
             assert answer.status == 422
             assert answer.json["error"]["type"] == "invalid_request_error"

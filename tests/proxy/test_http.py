@@ -26,7 +26,9 @@ def test_sized_answer_leaves_byte_for_byte_with_our_headers_added(tmp_path: Path
     extra = b"X-Request-Id: r-1\r\nx-ratelimit-remaining-tokens: 7\r\nOpenAI-Processing-MS: 3\r\n"
 
     async def answer(request: Received, line: Line) -> None:
-        await line.send(sized(CHAT, extra=extra + b"Keep-Alive: timeout=5\r\nConnection: keep-alive\r\n"))
+        await line.send(
+            sized(CHAT, extra=extra + b"Keep-Alive: timeout=5\r\nConnection: keep-alive\r\n")
+        )
 
     with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
         reply = ask(proxy.port, post(chat()))
@@ -46,14 +48,19 @@ def test_sized_answer_leaves_byte_for_byte_with_our_headers_added(tmp_path: Path
 
 
 def test_small_answer_leaves_in_one_write(tmp_path: Path) -> None:
-    with Origin() as origin, Proxy(tmp_path, teacher=origin.url) as proxy, Client(proxy.port) as client:
+    with (
+        Origin() as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
         client.send(post(chat()))
         first = client.sock.recv(65536)
     assert first.endswith(CHAT)
 
 
 def test_request_reaches_the_upstream_untouched_but_for_hop_by_hop_headers(tmp_path: Path) -> None:
-    body = b'{ "model":"gpt-4o", "odd_field": [1,  2], "messages":[{"role":"user","content":"\\u00fc"}] }'
+    said = b'[{"role":"user","content":"\\u00fc"}]'
+    body = b'{ "model":"gpt-4o", "odd_field": [1,  2], "messages":%b }' % said
     headers = (
         "Authorization: Bearer sk-1", "X-Custom: a", "X-Custom: b", "traceparent: 00-1-2-01",
         "Connection: keep-alive, X-Secret-Hop", "X-Secret-Hop: 1", "TE: trailers",
@@ -286,7 +293,9 @@ def test_interim_answers_are_passed_on_and_100_is_not(tmp_path: Path) -> None:
 
 def test_close_delimited_answer_is_chunked_for_the_client(tmp_path: Path) -> None:
     async def answer(request: Received, line: Line) -> None:
-        await line.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n", b"one", b"two", pause_s=0.02)
+        await line.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n", b"one", b"two", pause_s=0.02
+        )
         line.close()
 
     with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
@@ -381,7 +390,9 @@ def test_answer_that_is_no_http_is_a_502(tmp_path: Path) -> None:
 
 def test_endless_head_of_an_answer_is_a_502(tmp_path: Path) -> None:
     async def answer(request: Received, line: Line) -> None:
-        await line.send(b"HTTP/1.1 200 OK\r\n", *[b"x-%d: %b\r\n" % (i, b"v" * 4000) for i in range(99)])
+        await line.send(
+            b"HTTP/1.1 200 OK\r\n", *[b"x-%d: %b\r\n" % (i, b"v" * 4000) for i in range(99)]
+        )
 
     with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
         reply = ask(proxy.port, post(chat()))
@@ -390,7 +401,7 @@ def test_endless_head_of_an_answer_is_a_502(tmp_path: Path) -> None:
 
 def test_stream_that_breaks_off_between_events_ends_in_an_error_event(tmp_path: Path) -> None:
     async def answer(request: Received, line: Line) -> None:
-        await line.send(SSE_HEAD, chunked(STREAM[:-len(DONE)]), pause_s=0.05)
+        await line.send(SSE_HEAD, chunked(STREAM[: -len(DONE)]), pause_s=0.05)
         line.abort()
 
     with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
@@ -473,13 +484,18 @@ def test_long_answers_leave_memory_in_chunks_and_stay_whole(tmp_path: Path) -> N
 
 
 def test_body_over_the_limit_is_a_413_in_openai_shape(tmp_path: Path) -> None:
-    with Origin() as origin, Proxy(tmp_path, teacher=origin.url, listen={"max_body_mb": 0.01}) as proxy:
+    with (
+        Origin() as origin,
+        Proxy(tmp_path, teacher=origin.url, listen={"max_body_mb": 0.01}) as proxy,
+    ):
         for path in ("/v1/chat/completions", "/v1/files"):
             reply = ask(proxy.port, post(b"x" * 20_000, path))
             assert reply.status == 413
             assert reply.json["error"]["code"] == "request_too_large"
             assert reply.header("connection") == "close"
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
         assert ask(proxy.port, head + chunked(b"x" * 20_000)).status == 413
     assert origin.requests == []
 
@@ -500,7 +516,7 @@ def test_head_over_the_limit_is_a_431_even_if_it_never_ends(tmp_path: Path) -> N
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc",
         b"GET http://169.254.169.254/latest HTTP/1.1\r\nhost: x\r\n\r\n",
         b"CONNECT example.com:443 HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -560,7 +576,9 @@ def test_teacher_down_is_a_502_and_recorded(tmp_path: Path) -> None:
     assert attempt.response["outcome"] == "error"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"model": 5}', b'{"messages": "x"}', b"\xff\xfe", b"null"])  # fmt: skip
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"model": 5}', b'{"messages": "x"}', b"\xff\xfe", b"null"]
+)
 def test_malformed_json_is_relayed_and_recorded(tmp_path: Path, body: bytes) -> None:
     async def answer(request: Received, line: Line) -> None:
         await line.send(sized(b'{"error":{"message":"bad"}}', "400 Bad Request"))
@@ -592,7 +610,9 @@ def test_early_answer_ends_an_upload(tmp_path: Path) -> None:
 
 def test_websocket_upgrade_is_a_byte_tunnel(tmp_path: Path) -> None:
     async def answer(request: Received, line: Line) -> None:
-        await line.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
+        await line.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+        )
         while data := await line.reader.read(1000):
             await line.send(data[::-1])
         line.close()
@@ -601,7 +621,7 @@ def test_websocket_upgrade_is_a_byte_tunnel(tmp_path: Path) -> None:
         with Client(proxy.port) as client:
             client.send(
                 b"GET /v1/realtime?model=m HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\n"
-                b"upgrade: websocket\r\nsec-websocket-key: abc\r\nauthorization: Bearer k\r\n\r\nearly"
+                b"upgrade: websocket\r\nauthorization: Bearer k\r\n\r\nearly"
             )
             assert client.head().startswith(b"HTTP/1.1 101 ")
             assert client.exactly(5) == b"ylrae"
@@ -625,7 +645,10 @@ def test_offer_of_h2c_is_ignored_and_the_body_is_kept(tmp_path: Path) -> None:
 
 
 def test_refusal_of_a_later_request_reaches_the_client(tmp_path: Path) -> None:
-    with Origin() as origin, Proxy(tmp_path, teacher=origin.url, listen={"max_body_mb": 0.001}) as proxy:
+    with (
+        Origin() as origin,
+        Proxy(tmp_path, teacher=origin.url, listen={"max_body_mb": 0.001}) as proxy,
+    ):
         with Client(proxy.port) as client:
             client.send(post(chat()))
             assert client.reply().status == 200

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import openai
 import pytest
+
 from tests.proxy.origin import Line, Origin, Received, sized
 from tests.proxy.running import Proxy, ask, chat, post
 
@@ -32,7 +33,9 @@ async def anthropic(request: Received, line: Line) -> None:
         error = {"type": "error", "error": {"type": "rate_limit_error", "message": "too fast"}}
         await line.send(sized(json.dumps(error).encode(), "429 Too Many Requests"))
     elif asked.get("stream"):
-        await line.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        await line.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+        )
         for event in EVENTS:
             text = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
             await line.send(text.encode(), pause_s=0.01)
@@ -41,8 +44,12 @@ async def anthropic(request: Received, line: Line) -> None:
         await line.send(sized(json.dumps(MESSAGE).encode()))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pydantic.PydanticDeprecatedSince20")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::pydantic.PydanticDeprecatedSince20"
+)
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_anthropic_teacher_answers_openai_clients(tmp_path: Path) -> None:
     with Origin(anthropic) as origin:

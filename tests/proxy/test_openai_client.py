@@ -4,6 +4,7 @@ from pathlib import Path
 
 import openai
 import pytest
+
 from tests.proxy.origin import (
     CHAT,
     DONE,
@@ -17,28 +18,34 @@ from tests.proxy.origin import (
 )
 from tests.proxy.running import Proxy, ask, chat, post
 
-TOOL_STREAM = b"".join(
-    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":%b,"finish_reason":null}]}\n\n'  # noqa: E501
-    % delta
-    for delta in (
-        b'{"tool_calls":[{"index":0,"id":"t0","type":"function","function":{"name":"f","arguments":""}}]}',
-        b'{"tool_calls":[{"index":1,"id":"t1","type":"function","function":{"name":"g","arguments":""}}]}',
-        b'{"tool_calls":[{"index":0,"function":{"arguments":"{\\"a\\":"}}]}',
-        b'{"tool_calls":[{"index":1,"function":{"arguments":"{}"}}]}',
-        b'{"tool_calls":[{"index":0,"function":{"arguments":"1}"}}]}',
+TOOL_STREAM = (
+    b"".join(
+        b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":%b,"finish_reason":null}]}\n\n'
+        % delta
+        for delta in (
+            b'{"tool_calls":[{"index":0,"id":"t0","type":"function","function":{"name":"f","arguments":""}}]}',
+            b'{"tool_calls":[{"index":1,"id":"t1","type":"function","function":{"name":"g","arguments":""}}]}',
+            b'{"tool_calls":[{"index":0,"function":{"arguments":"{\\"a\\":"}}]}',
+            b'{"tool_calls":[{"index":1,"function":{"arguments":"{}"}}]}',
+            b'{"tool_calls":[{"index":0,"function":{"arguments":"1}"}}]}',
+        )
     )
-) + DONE
+    + DONE
+)
 RESPONSES_STREAM = b"".join(
     b'event: %b\ndata: {"type":"%b","sequence_number":%d%b}\n\n' % (kind, kind, i, more)
     for i, (kind, more) in enumerate(
         [
             (b"response.created", b',"response":{"id":"r1"}'),
-            (b"response.output_text.delta", b',"item_id":"i","output_index":0,"content_index":0,"delta":"hi","logprobs":[]'),  # noqa: E501
+            (
+                b"response.output_text.delta",
+                b',"item_id":"i","output_index":0,"content_index":0,"delta":"hi","logprobs":[]',
+            ),
             (b"response.completed", b',"response":{"id":"r1","status":"completed"}'),
         ]
     )
 )
-EMBEDDING = b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEA="}],"model":"e","usage":{"prompt_tokens":1,"total_tokens":1}}'  # noqa: E501
+EMBEDDING = b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEA="}],"model":"e","usage":{"prompt_tokens":1,"total_tokens":1}}'
 MODELS = b'{"object":"list","data":[{"id":"gpt-4o","object":"model","created":1,"owned_by":"o"}]}'
 RATE = b'{"error":{"message":"slow down","type":"rate_limit","param":null,"code":"rate"}}'
 
@@ -54,12 +61,18 @@ async def teacher(request: Received, line: Line) -> None:
     elif path == b"/v1/responses":
         await line.send(SSE_HEAD, chunked(RESPONSES_STREAM) + b"0\r\n\r\n")
     elif b"please fail" in request.body:
-        await line.send(sized(RATE, "429 Too Many Requests", b"retry-after: 0\r\nx-should-retry: false\r\n"))  # noqa: E501
+        await line.send(
+            sized(RATE, "429 Too Many Requests", b"retry-after: 0\r\nx-should-retry: false\r\n")
+        )
     elif b'"tools"' in request.body and stream:
         await line.send(SSE_HEAD, *[chunked(e + b"\n\n") for e in TOOL_STREAM.split(b"\n\n")[:-1]])
         await line.send(b"0\r\n\r\n")
     elif stream:
-        await line.send(SSE_HEAD, b": ping\n\n".join([b"", b""])[:0], chunked(b": keep-alive\n\n" + STREAM) + b"0\r\n\r\n")  # noqa: E501
+        await line.send(
+            SSE_HEAD,
+            b": ping\n\n".join([b"", b""])[:0],
+            chunked(b": keep-alive\n\n" + STREAM) + b"0\r\n\r\n",
+        )
     else:
         await line.send(sized(CHAT))
 
@@ -97,7 +110,13 @@ def test_chat_stream_tools_responses_embeddings_models_and_errors(tmp_path: Path
                 )
         attempts = proxy.ended(7)
     endpoints = [a.request["endpoint"] for a in attempts]
-    assert endpoints == [*["chat.completions"] * 3, "responses", "embeddings", "models", "chat.completions"]  # noqa: E501
+    assert endpoints == [
+        *["chat.completions"] * 3,
+        "responses",
+        "embeddings",
+        "models",
+        "chat.completions",
+    ]
     assert [a.response["outcome"] for a in attempts if a.response] == [*["complete"] * 6, "error"]
 
 
@@ -132,7 +151,9 @@ def test_relayed_answers_are_byte_equal_to_direct_ones(tmp_path: Path) -> None:
             assert relayed.body == direct.body
             ours = [h for h in relayed.headers if not h[0].startswith("x-understudy-")]
             framing = ("content-length", "transfer-encoding")
-            assert [h for h in ours if h[0] not in framing] == [h for h in direct.headers if h[0] not in framing]  # noqa: E501
+            assert [h for h in ours if h[0] not in framing] == [
+                h for h in direct.headers if h[0] not in framing
+            ]
         recorded = [a.response_body for a in proxy.ended(len(corpus))]
         understood = [r for r, q in zip(recorded, corpus, strict=True) if not q.startswith(b"GET")]
         assert understood == [ask(origin.port, q).body for q in corpus if not q.startswith(b"GET")]

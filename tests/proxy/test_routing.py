@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.proxy.origin import (
     CHAT,
     SSE_HEAD,
@@ -21,7 +22,6 @@ from tests.proxy.origin import (
     sized,
 )
 from tests.proxy.running import Client, Proxy, ask, chat, post, wait_for
-
 from understudy.documents import beat
 
 STUDENT_CHAT = CHAT.replace(b"hello", b"student")
@@ -46,8 +46,8 @@ def workload(student: str, mode: str, **more: Any) -> dict[str, Any]:
 
 
 def test_student_answers_with_its_model_spliced_and_without_the_callers_key(tmp_path: Path) -> None:
-    body = b'{"metadata":{"model":"keep"}, "model" : "gpt-4o","messages":[{"role":"user","content":"a \\"model\\":\\"x\\""}]}'  # noqa: E501
-    headers = ("Authorization: Bearer sk-caller", "X-Api-Key: k", "Cookie: c=1", "OpenAI-Organization: o", "X-Other: 1")  # fmt: skip  # noqa: E501
+    body = b'{"metadata":{"model":"keep"}, "model" : "gpt-4o","messages":[{"role":"user","content":"a \\"model\\":\\"x\\""}]}'
+    headers = ("Authorization: Bearer sk-caller", "X-Api-Key: k", "Cookie: c=1", "OpenAI-Organization: o", "X-Other: 1")  # fmt: skip
     with Origin() as teacher, Origin(answer_student) as student:
         rules = workload(student.url, "student")
         with Proxy(tmp_path, teacher=teacher.url, workloads=rules) as proxy:
@@ -95,7 +95,9 @@ def test_keys_from_the_environment_replace_the_callers(
     assert student.requests[0].header("authorization") == b"Bearer student-key"
 
 
-@pytest.mark.parametrize("way", ["refused", "500", "404", "400", "silent", "reset", "garbage", "half"])
+@pytest.mark.parametrize(
+    "way", ["refused", "500", "404", "400", "silent", "reset", "garbage", "half"]
+)
 def test_failing_student_is_replaced_unseen_before_the_first_byte(tmp_path: Path, way: str) -> None:
     async def answer(request: Received, line: Line) -> None:
         if way.isdigit():
@@ -159,7 +161,11 @@ def test_breaker_spares_a_dead_student_and_finds_it_again(tmp_path: Path) -> Non
         with Proxy(tmp_path, teacher=teacher.url, workloads=rules) as proxy:
             for _ in range(3):
                 assert ask(proxy.port, post(chat())).body == CHAT
-            [breaker] = ask(proxy.port, b"GET /understudy/v1/status HTTP/1.1\r\n\r\n").json["breakers"].values()  # noqa: E501
+            [breaker] = (
+                ask(proxy.port, b"GET /understudy/v1/status HTTP/1.1\r\n\r\n")
+                .json["breakers"]
+                .values()
+            )
             assert breaker["state"] == "open"
             assert ask(proxy.port, post(chat())).body == CHAT
             assert len(student.requests) == 3
@@ -175,7 +181,9 @@ def test_shadow_asks_the_student_after_the_answer_and_records_the_pair(tmp_path:
         rules = workload(student.url, "shadow", shadow={"sample": 1})
         with Proxy(tmp_path, teacher=teacher.url, workloads=rules) as proxy:
             for stream in (False, True):
-                request = chat(stream=stream, tools=[{"type": "function", "function": {"name": "f"}}])
+                request = chat(
+                    stream=stream, tools=[{"type": "function", "function": {"name": "f"}}]
+                )
                 reply = ask(proxy.port, post(request))
                 assert reply.header("x-understudy-arm") == "teacher"
                 assert reply.body == (STREAM if stream else CHAT)
@@ -293,13 +301,16 @@ def test_dead_monitor_means_teacher_and_a_living_one_the_student(tmp_path: Path)
 
 
 def test_hybrid_obeys_the_routers_score(tmp_path: Path) -> None:
-    from understudy.router import Artefact, features
     import msgspec
+
+    from understudy.router import Artefact, features
 
     weights = [-9.0] * 1024
     for index in features("easy", 10):
         weights[index] = 9.0
-    artefact = Artefact(bits=10, bias=0.0, weights=weights, student="s-1", workload="w", threshold=0.5)
+    artefact = Artefact(
+        bits=10, bias=0.0, weights=weights, student="s-1", workload="w", threshold=0.5
+    )
     with Origin() as teacher, Origin(answer_student) as student:
         rules = workload(student.url, "hybrid")
         proxy = Proxy(tmp_path, teacher=teacher.url, workloads=rules)

@@ -93,13 +93,17 @@ class AnyCourse(RuleBasedStateMachine):
 TestAnyCourse = AnyCourse.TestCase
 
 
-def view_of(body: bytes, *headers: tuple[bytes, bytes], path: bytes = b"/v1/chat/completions") -> RequestView:  # noqa: E501
+def view_of(
+    body: bytes, *headers: tuple[bytes, bytes], path: bytes = b"/v1/chat/completions"
+) -> RequestView:
     return read_view(Request(b"POST", path, list(headers)), body, b"salt", 1 << 20)
 
 
 def canary(weight: float, **more: object) -> Policy:
     student = Student(base_url="http://s/v1", model="s")
-    rule = WorkloadPolicy(mode="canary", student=student, weight=weight, require_monitor=False, salt="x", **more)  # type: ignore[arg-type]  # noqa: E501
+    rule = WorkloadPolicy(
+        mode="canary", student=student, weight=weight, require_monitor=False, salt="x", **more
+    )  # type: ignore[arg-type]
     return Policy(version=3, workloads={"w": rule})
 
 
@@ -129,7 +133,10 @@ def test_buckets_are_uniform_and_differ_by_salt() -> None:
 
 
 def test_anonymous_traffic_is_split_by_conversation() -> None:
-    bodies = [json.dumps({"model": "m", "messages": [{"role": "user", "content": f"q{i}"}]}).encode() for i in range(200)]  # noqa: E501
+    bodies = [
+        json.dumps({"model": "m", "messages": [{"role": "user", "content": f"q{i}"}]}).encode()
+        for i in range(200)
+    ]
     arms = {decide(canary(50), view_of(b), Conditions(0.5)).arm for b in bodies}
     assert arms == {"teacher", "student"}
 
@@ -229,7 +236,11 @@ json_values = st.recursive(
     st.booleans(),
 )
 def test_splicing_changes_the_model_and_nothing_else(
-    before: dict[str, object], after: dict[str, object], model: str, indent: int | None, ascii_: bool
+    before: dict[str, object],
+    after: dict[str, object],
+    model: str,
+    indent: int | None,
+    ascii_: bool,
 ) -> None:
     before.pop("model", None), after.pop("model", None)
     body = {**before, "model": "gpt-4o", **after}
@@ -241,7 +252,16 @@ def test_splicing_changes_the_model_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[]", b'{"model": 5}', b'{"a": {"model": "x"}}', b'"model"', b'{"model": null}']  # fmt: skip
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"model": 5}',
+        b'{"a": {"model": "x"}}',
+        b'"model"',
+        b'{"model": null}',
+    ],
 )
 def test_nothing_to_splice(body: bytes) -> None:
     assert splice_model(body, "s") is None
@@ -249,7 +269,9 @@ def test_nothing_to_splice(body: bytes) -> None:
 
 def test_repeated_and_escaped_model_keys_are_all_replaced() -> None:
     body = b'{"model":"a","mod\\u0065l":"b","x":"model","y":{"model":"c"}}'
-    assert splice_model(body, "s") == b'{"model":"s","mod\\u0065l":"s","x":"model","y":{"model":"c"}}'  # noqa: E501
+    assert (
+        splice_model(body, "s") == b'{"model":"s","mod\\u0065l":"s","x":"model","y":{"model":"c"}}'
+    )
 
 
 @given(st.binary())
@@ -296,7 +318,7 @@ def test_budget_is_per_day_and_usage_is_read_where_it_is() -> None:
     assert not budget.allows("w", 1.0, now=3.0)
     assert budget.allows("v", 1.0, now=3.0)
     assert budget.allows("w", 1.0, now=86_401.0)
-    stream = b'data: {"usage":null}\n\ndata: {"usage":{"prompt_tokens":7,"completion_tokens":2,"d":{"a":{}}}}\n\n'  # noqa: E501
+    stream = b'data: {"usage":null}\n\ndata: {"usage":{"prompt_tokens":7,"completion_tokens":2,"d":{"a":{}}}}\n\n'
     assert tokens_of(b"x" * 400, stream) == (7, 2)
     assert tokens_of(b"x" * 400, b"y" * 40) == (100, 10)
 
@@ -311,10 +333,12 @@ HEADS = st.lists(
 READS = st.lists(
     st.one_of(
         st.tuples(HEADS, st.sampled_from([b"", b"abc", b"abcd"])).map(
-            lambda one: "POST /v1/x HTTP/1.1\r\n".encode()
-            + b"".join(f"{n}: {v}\r\n".encode() for n, v in one[0])
-            + b"\r\n"
-            + one[1]
+            lambda one: (
+                b"POST /v1/x HTTP/1.1\r\n"
+                + b"".join(f"{n}: {v}\r\n".encode() for n, v in one[0])
+                + b"\r\n"
+                + one[1]
+            )
         ),
         st.sampled_from([b"P", b"\r\n", b"POST /v1/x HTTP/1.1\r\n"]),
     ),
