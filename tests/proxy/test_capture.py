@@ -149,12 +149,15 @@ def test_stream_split_anywhere_gives_the_same_bytes_and_the_same_record(tmp_path
 
 def test_request_split_at_every_byte_is_the_same_request(tmp_path: Path) -> None:
     request = post(chat(), "/v1/chat/completions", "X-A: b")
-    with Origin() as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            for at in range(1, len(request), 5):
-                client.send(request[:at])
-                client.send(request[at:])
-                assert client.reply().body == CHAT
+    with (
+        Origin() as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for at in range(1, len(request), 5):
+            client.send(request[:at])
+            client.send(request[at:])
+            assert client.reply().body == CHAT
     assert len({(r.line, tuple(r.headers), r.body) for r in origin.requests}) == 1
 
 

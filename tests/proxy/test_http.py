@@ -159,22 +159,25 @@ def test_upload_is_held_back_while_the_upstream_reads_nothing(tmp_path: Path) ->
             left -= len(await line.reader.read(1 << 20))
         await line.send(sized(b"{}"))
 
-    with Origin(answer, lazy=True) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            client.send(b"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % total)
-            client.sock.settimeout(1.0)
-            sent = 0
-            block = b"x" * 65536
-            try:
-                while sent < total:
-                    sent += client.sock.send(block)
-            except TimeoutError:
-                pass
-            assert sent < total / 2, "the proxy took the whole body into its memory"
-            origin._loop.call_soon_threadsafe(may_read.set)
-            client.sock.settimeout(20)
-            client.send(b"x" * (total - sent))
-            assert client.reply().body == b"{}"
+    with (
+        Origin(answer, lazy=True) as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(b"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % total)
+        client.sock.settimeout(1.0)
+        sent = 0
+        block = b"x" * 65536
+        try:
+            while sent < total:
+                sent += client.sock.send(block)
+        except TimeoutError:
+            pass
+        assert sent < total / 2, "the proxy took the whole body into its memory"
+        origin._loop.call_soon_threadsafe(may_read.set)
+        client.sock.settimeout(20)
+        client.send(b"x" * (total - sent))
+        assert client.reply().body == b"{}"
 
 
 def test_answer_is_held_back_while_the_client_reads_nothing(tmp_path: Path) -> None:
@@ -188,25 +191,31 @@ def test_answer_is_held_back_while_the_client_reads_nothing(tmp_path: Path) -> N
             await line.send(b"y" * 65536)
             written += 65536
 
-    with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            client.send(post(b"{}", "/v1/files/f/content"))
-            last = -1
-            while written != last:  # until the flow stands still
-                last = written
-                wait_for(lambda: not asyncio.run(asyncio.sleep(0.3)))
-            assert 0 < written < total / 2
-            assert len(client.reply().body) == total
+    with (
+        Origin(answer) as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(post(b"{}", "/v1/files/f/content"))
+        last = -1
+        while written != last:  # until the flow stands still
+            last = written
+            wait_for(lambda: not asyncio.run(asyncio.sleep(0.3)))
+        assert 0 < written < total / 2
+        assert len(client.reply().body) == total
 
 
 def test_expect_continue_is_answered_and_not_forwarded(tmp_path: Path) -> None:
     body = chat()
-    with Origin() as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            client.send(post(body, "/v1/chat/completions", "Expect: 100-continue")[: -len(body)])
-            assert client.head() == b"HTTP/1.1 100 Continue"
-            client.send(body)
-            assert client.reply().body == CHAT
+    with (
+        Origin() as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(post(body, "/v1/chat/completions", "Expect: 100-continue")[: -len(body)])
+        assert client.head() == b"HTTP/1.1 100 Continue"
+        client.send(body)
+        assert client.reply().body == CHAT
     assert origin.requests[0].header("expect") is None
 
 
@@ -217,15 +226,18 @@ def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
         await line.send(sized(request.body))
 
     bodies = [chat("slow one"), chat("two"), chat("three")]
-    with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            health = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
-            client.send(post(bodies[0]) + health + post(bodies[1]) + health + post(bodies[2]))
-            assert client.reply().body == bodies[0]
-            assert client.reply().json == {"status": "ok"}
-            assert client.reply().body == bodies[1]
-            assert client.reply().json == {"status": "ok"}
-            assert client.reply().body == bodies[2]
+    with (
+        Origin(answer) as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        health = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+        client.send(post(bodies[0]) + health + post(bodies[1]) + health + post(bodies[2]))
+        assert client.reply().body == bodies[0]
+        assert client.reply().json == {"status": "ok"}
+        assert client.reply().body == bodies[1]
+        assert client.reply().json == {"status": "ok"}
+        assert client.reply().body == bodies[2]
 
 
 def test_a_thousand_pipelined_refusals_and_health_checks_do_not_recurse(tmp_path: Path) -> None:
@@ -244,13 +256,16 @@ def test_http_1_0_client_gets_a_close_delimited_stream(tmp_path: Path) -> None:
 
 
 def test_connection_close_is_honoured(tmp_path: Path) -> None:
-    with Origin() as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            client.send(post(chat(), "/v1/chat/completions", "Connection: close"))
-            reply = client.reply()
-            assert reply.header("connection") == "close"
-            assert reply.body == CHAT
-            assert client.rest() == b""
+    with (
+        Origin() as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(post(chat(), "/v1/chat/completions", "Connection: close"))
+        reply = client.reply()
+        assert reply.header("connection") == "close"
+        assert reply.body == CHAT
+        assert client.rest() == b""
 
 
 @pytest.mark.parametrize(
@@ -267,15 +282,18 @@ def test_answers_without_a_body(
     async def answer(request: Received, line: Line) -> None:
         await line.send(answer_bytes)
 
-    with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            for _ in range(2):  # the connections stay usable, on both sides
-                client.send(f"{method} /v1/files/f HTTP/1.1\r\nhost: x\r\n\r\n".encode())
-                reply = client.reply(method)
-                assert reply.status == status
-                assert reply.header("transfer-encoding") is None
-            if method == "HEAD":
-                assert reply.header("content-length") == "77"
+    with (
+        Origin(answer) as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for _ in range(2):  # the connections stay usable, on both sides
+            client.send(f"{method} /v1/files/f HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            reply = client.reply(method)
+            assert reply.status == status
+            assert reply.header("transfer-encoding") is None
+        if method == "HEAD":
+            assert reply.header("content-length") == "77"
     assert origin.connections == 1
 
 
@@ -284,11 +302,14 @@ def test_interim_answers_are_passed_on_and_100_is_not(tmp_path: Path) -> None:
         early = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
         await line.send(b"HTTP/1.1 100 Continue\r\n\r\n" + early, sized(CHAT))
 
-    with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            client.send(post(chat()))
-            assert client.head() == b"HTTP/1.1 103 Early Hints\r\nlink: </x>"
-            assert client.reply().body == CHAT
+    with (
+        Origin(answer) as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(post(chat()))
+        assert client.head() == b"HTTP/1.1 103 Early Hints\r\nlink: </x>"
+        assert client.reply().body == CHAT
 
 
 def test_close_delimited_answer_is_chunked_for_the_client(tmp_path: Path) -> None:
@@ -312,11 +333,14 @@ def test_bytes_after_the_end_of_an_answer_cost_the_connection(tmp_path: Path) ->
     async def answer(request: Received, line: Line) -> None:
         await line.send(sized(CHAT) + b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison")
 
-    with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            for _ in range(3):
-                client.send(post(chat()))
-                assert client.reply().body == CHAT
+    with (
+        Origin(answer) as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for _ in range(3):
+            client.send(post(chat()))
+            assert client.reply().body == CHAT
     assert origin.connections == 3
 
 
@@ -326,13 +350,16 @@ def test_bytes_on_an_idle_connection_cost_the_connection(tmp_path: Path) -> None
         await asyncio.sleep(0.1)
         await line.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison")
 
-    with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            client.send(post(chat()))
-            assert client.reply().body == CHAT
-            wait_for(lambda: origin.closed == 1)
-            client.send(post(chat()))
-            assert client.reply().body == CHAT
+    with (
+        Origin(answer) as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(post(chat()))
+        assert client.reply().body == CHAT
+        wait_for(lambda: origin.closed == 1)
+        client.send(post(chat()))
+        assert client.reply().body == CHAT
     assert origin.connections == 2
 
 
@@ -422,11 +449,14 @@ def test_stream_that_breaks_off_inside_an_event_is_only_cut(tmp_path: Path) -> N
         await line.send(SSE_HEAD, chunked(STREAM[:40]), pause_s=0.05)
         line.abort()
 
-    with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            client.send(post(chat(stream=True)))
-            client.head()
-            assert client.rest() == chunked(STREAM[:40])
+    with (
+        Origin(answer) as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(post(chat(stream=True)))
+        client.head()
+        assert client.rest() == chunked(STREAM[:40])
 
 
 def test_truncated_sized_answer_is_not_completed(tmp_path: Path) -> None:
@@ -524,13 +554,16 @@ def test_head_over_the_limit_is_a_431_even_if_it_never_ends(tmp_path: Path) -> N
     ],
 )
 def test_what_is_no_request_is_a_400_and_goes_nowhere(tmp_path: Path, garbage: bytes) -> None:
-    with Origin() as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            client.send(garbage)
-            reply = client.reply()
-            assert reply.status == 400
-            assert reply.json["error"]["type"] == "invalid_request_error"
-            assert client.rest() == b""
+    with (
+        Origin() as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(garbage)
+        reply = client.reply()
+        assert reply.status == 400
+        assert reply.json["error"]["type"] == "invalid_request_error"
+        assert client.rest() == b""
     assert origin.requests == []
 
 
@@ -617,16 +650,19 @@ def test_websocket_upgrade_is_a_byte_tunnel(tmp_path: Path) -> None:
             await line.send(data[::-1])
         line.close()
 
-    with Origin(answer) as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            client.send(
-                b"GET /v1/realtime?model=m HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\n"
-                b"upgrade: websocket\r\nauthorization: Bearer k\r\n\r\nearly"
-            )
-            assert client.head().startswith(b"HTTP/1.1 101 ")
-            assert client.exactly(5) == b"ylrae"
-            client.send(b"\x00\xffab")
-            assert client.exactly(4) == b"ba\xff\x00"
+    with (
+        Origin(answer) as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(
+            b"GET /v1/realtime?model=m HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\n"
+            b"upgrade: websocket\r\nauthorization: Bearer k\r\n\r\nearly"
+        )
+        assert client.head().startswith(b"HTTP/1.1 101 ")
+        assert client.exactly(5) == b"ylrae"
+        client.send(b"\x00\xffab")
+        assert client.exactly(4) == b"ba\xff\x00"
     [got] = origin.requests
     assert got.header("upgrade") == b"websocket"
     assert got.header("connection") == b"Upgrade"
@@ -635,11 +671,14 @@ def test_websocket_upgrade_is_a_byte_tunnel(tmp_path: Path) -> None:
 
 def test_offer_of_h2c_is_ignored_and_the_body_is_kept(tmp_path: Path) -> None:
     offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAA")
-    with Origin() as origin, Proxy(tmp_path, teacher=origin.url) as proxy:
-        with Client(proxy.port) as client:
-            for _ in range(2):
-                client.send(post(chat(), "/v1/chat/completions", *offer))
-                assert client.reply().body == CHAT
+    with (
+        Origin() as origin,
+        Proxy(tmp_path, teacher=origin.url) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for _ in range(2):
+            client.send(post(chat(), "/v1/chat/completions", *offer))
+            assert client.reply().body == CHAT
     assert [r.body for r in origin.requests] == [chat(), chat()]
     assert origin.requests[0].header("upgrade") is None
 
@@ -648,9 +687,9 @@ def test_refusal_of_a_later_request_reaches_the_client(tmp_path: Path) -> None:
     with (
         Origin() as origin,
         Proxy(tmp_path, teacher=origin.url, listen={"max_body_mb": 0.001}) as proxy,
+        Client(proxy.port) as client,
     ):
-        with Client(proxy.port) as client:
-            client.send(post(chat()))
-            assert client.reply().status == 200
-            client.send(post(b"x" * 3000))
-            assert client.reply().status == 413
+        client.send(post(chat()))
+        assert client.reply().status == 200
+        client.send(post(b"x" * 3000))
+        assert client.reply().status == 413

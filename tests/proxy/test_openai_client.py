@@ -20,8 +20,8 @@ from tests.proxy.running import Proxy, ask, chat, post
 
 TOOL_STREAM = (
     b"".join(
-        b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":%b,"finish_reason":null}]}\n\n'
-        % delta
+        b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
+        b'"choices":[{"index":0,"delta":%b,"finish_reason":null}]}\n\n' % delta
         for delta in (
             b'{"tool_calls":[{"index":0,"id":"t0","type":"function","function":{"name":"f","arguments":""}}]}',
             b'{"tool_calls":[{"index":1,"id":"t1","type":"function","function":{"name":"g","arguments":""}}]}',
@@ -45,7 +45,10 @@ RESPONSES_STREAM = b"".join(
         ]
     )
 )
-EMBEDDING = b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEA="}],"model":"e","usage":{"prompt_tokens":1,"total_tokens":1}}'
+EMBEDDING = (
+    b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEA="}],'
+    b'"model":"e","usage":{"prompt_tokens":1,"total_tokens":1}}'
+)
 MODELS = b'{"object":"list","data":[{"id":"gpt-4o","object":"model","created":1,"owned_by":"o"}]}'
 RATE = b'{"error":{"message":"slow down","type":"rate_limit","param":null,"code":"rate"}}'
 
@@ -121,14 +124,16 @@ def test_chat_stream_tools_responses_embeddings_models_and_errors(tmp_path: Path
 
 
 def test_our_own_errors_are_the_clients_exceptions(tmp_path: Path) -> None:
-    with Proxy(tmp_path, teacher="http://127.0.0.1:9/v1", listen={"max_body_mb": 0.001}) as proxy:
-        with openai.OpenAI(base_url=proxy.url, api_key="x", max_retries=0) as client:
-            with pytest.raises(openai.InternalServerError) as down:
-                client.chat.completions.create(model="m", messages=[])
-            with pytest.raises(openai.APIStatusError) as large:
-                client.chat.completions.create(
-                    model="m", messages=[{"role": "user", "content": "x" * 3000}]
-                )
+    with (
+        Proxy(tmp_path, teacher="http://127.0.0.1:9/v1", listen={"max_body_mb": 0.001}) as proxy,
+        openai.OpenAI(base_url=proxy.url, api_key="x", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.InternalServerError) as down:
+            client.chat.completions.create(model="m", messages=[])
+        with pytest.raises(openai.APIStatusError) as large:
+            client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "x" * 3000}]
+            )
     assert down.value.status_code == 502
     assert large.value.status_code == 413
     assert large.value.code == "request_too_large"

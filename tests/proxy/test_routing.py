@@ -46,8 +46,12 @@ def workload(student: str, mode: str, **more: Any) -> dict[str, Any]:
 
 
 def test_student_answers_with_its_model_spliced_and_without_the_callers_key(tmp_path: Path) -> None:
-    body = b'{"metadata":{"model":"keep"}, "model" : "gpt-4o","messages":[{"role":"user","content":"a \\"model\\":\\"x\\""}]}'
-    headers = ("Authorization: Bearer sk-caller", "X-Api-Key: k", "Cookie: c=1", "OpenAI-Organization: o", "X-Other: 1")  # fmt: skip
+    said = b'[{"role":"user","content":"a \\"model\\":\\"x\\""}]'
+    body = b'{"metadata":{"model":"keep"}, "model" : "gpt-4o","messages":%b}' % said
+    headers = (
+        "Authorization: Bearer sk-caller", "X-Api-Key: k", "Cookie: c=1", "OpenAI-Organization: o",
+        "X-Other: 1",
+    )  # fmt: skip
     with Origin() as teacher, Origin(answer_student) as student:
         rules = workload(student.url, "student")
         with Proxy(tmp_path, teacher=teacher.url, workloads=rules) as proxy:
@@ -394,8 +398,10 @@ def test_state_and_other_endpoints_stay_with_the_teacher(tmp_path: Path) -> None
 def test_workload_matching(
     tmp_path: Path, match: dict[str, Any], headers: list[str], fields: dict[str, Any], matches: bool
 ) -> None:
-    with Origin() as teacher:
-        with Proxy(tmp_path, teacher=teacher.url, workloads={"w": {"match": match}}) as proxy:
-            ask(proxy.port, post(chat(**fields), "/v1/chat/completions", *headers))
-            [attempt] = proxy.ended()
+    with (
+        Origin() as teacher,
+        Proxy(tmp_path, teacher=teacher.url, workloads={"w": {"match": match}}) as proxy,
+    ):
+        ask(proxy.port, post(chat(**fields), "/v1/chat/completions", *headers))
+        [attempt] = proxy.ended()
     assert attempt.request.get("workload") == ("w" if matches else None)

@@ -318,7 +318,8 @@ def test_budget_is_per_day_and_usage_is_read_where_it_is() -> None:
     assert not budget.allows("w", 1.0, now=3.0)
     assert budget.allows("v", 1.0, now=3.0)
     assert budget.allows("w", 1.0, now=86_401.0)
-    stream = b'data: {"usage":null}\n\ndata: {"usage":{"prompt_tokens":7,"completion_tokens":2,"d":{"a":{}}}}\n\n'
+    usage = b'{"prompt_tokens":7,"completion_tokens":2,"d":{"a":{}}}'
+    stream = b'data: {"usage":null}\n\ndata: {"usage":%b}\n\n' % usage
     assert tokens_of(b"x" * 400, stream) == (7, 2)
     assert tokens_of(b"x" * 400, b"y" * 40) == (100, 10)
 
