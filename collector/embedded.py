@@ -103,7 +103,7 @@ class Embedded:
     def run_once(self) -> None:
         """Store what is there and return; LakeError where that is impossible."""
         self._clean()
-        while self._step():
+        while self._step(strict=True):
             for follower in list(self._followers.values()):
                 if follower.partition.full:
                     follower.flush()
@@ -123,8 +123,8 @@ class Embedded:
         remove_torn(self._lake)
         remove_half_made(self._root)
 
-    def _step(self) -> int:
-        """Read every spool once; returns the frames taken."""
+    def _step(self, *, strict: bool = False) -> int:
+        """Read every spool once; returns the frames taken. A failing one is only told of."""
         folders = spools(self._root)
         for gone in self._followers.keys() - set(folders):
             del self._followers[gone]  # another collector has stored and removed it
@@ -133,6 +133,8 @@ class Embedded:
             try:
                 taken += self._follower(folder).read()
             except (SpoolError, LakeError) as error:
+                if strict:
+                    raise
                 self._complain(error)
         return taken
 

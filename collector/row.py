@@ -105,7 +105,7 @@ class RowMaker:
         }
 
     def _price(self, reported: str | None, meta: RequestMeta) -> Price | None:
-        names = (reported, meta.model_sent, meta.model_requested)
+        names = (reported, meta.model_sent)  # not as requested: a student costs its own price
         return next((self._prices[name] for name in names if name and name in self._prices), None)
 
 
