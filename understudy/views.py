@@ -8,12 +8,12 @@ arms: failures are counted on `exchanges`.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 
 from understudy.errors import LakeError
-from understudy.exchange import COLUMNS, SCHEMA
+from understudy.exchange import COLUMNS
 from understudy.lake import Lake
 
 _FEEDBACK_ONLY = ("feedback_id", "score", "label", "comment", "correction")
@@ -61,9 +61,9 @@ def connect(lake: Path | Lake, files: Iterable[Path] | None = None) -> duckdb.Du
         raise LakeError(f"no lake at {root}; set `lake:` in the config, or start the collector")
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    connection.register("_empty", SCHEMA.empty_table())
-    connection.execute("CREATE TABLE _record AS FROM _empty")
-    connection.unregister("_empty")
+    # Not from an Arrow table: DuckDB would import pandas for it, which takes a second or more.
+    columns = ", ".join(f'"{column.name}" {_sql_type(column.type)}' for column in COLUMNS)
+    connection.execute(f"CREATE TABLE _record ({columns})")
     everything = _quoted(root / "log/*/*.parquet")
     connection.execute(_log_view(everything if files is None else _listed(files)))
     connection.execute(_EXCHANGES + _FEEDBACK + _PAIRS)
@@ -104,6 +104,27 @@ def _selected(field: str) -> str:
 
 def _listed(files: Iterable[Path]) -> str:
     return f"[{', '.join(map(_quoted, files))}]"
+
+
+def _sql_type(kind: Any) -> str:
+    """DuckDB's name of an Arrow type of the record."""
+    if hasattr(kind, "value_type"):
+        return f"{_sql_type(kind.value_type)}[]"
+    if kind.num_fields:
+        fields = (kind.field(at) for at in range(kind.num_fields))
+        return "STRUCT(" + ", ".join(f'"{f.name}" {_sql_type(f.type)}' for f in fields) + ")"
+    return _SQL_TYPES[str(kind)]
+
+
+_SQL_TYPES = {
+    "string": "VARCHAR",
+    "binary": "BLOB",
+    "bool": "BOOLEAN",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "double": "DOUBLE",
+    "timestamp[ms, tz=UTC]": "TIMESTAMPTZ",
+}
 
 
 def _quoted(path: Path) -> str:
