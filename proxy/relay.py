@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import inf
 from time import perf_counter
-from typing import Protocol
 
 from proxy.attempt import Attempt, tightest
 from proxy.capture import LogFull
+from proxy.client import Client
 from proxy.decide import Conditions, Decision, decide
 from proxy.exchange import Do, Ended, Exchange
 from proxy.message import Head, Request
@@ -30,34 +30,6 @@ from understudy.policy import Student
 log = logging.getLogger(__name__)
 IDLE_TIMEOUT_S = 600.0  # between two reads of an answer; the SDK's own read timeout
 _TAIL = 64
-
-
-class Client(Protocol):
-    """The downstream connection, as far as a relay uses it."""
-
-    def stage_head(self, head: Head, own: bytes) -> None:
-        """Put the answer's head into the next write."""
-
-    def stage(self, data: bytes) -> None:
-        """Put a piece of the body into the next write."""
-
-    def flush(self) -> None:
-        """Write what is staged."""
-
-    def finish(self) -> None:
-        """Write what is staged and end the answer."""
-
-    def refuse(self, refusal: Refusal, own: bytes = b"") -> None:
-        """Answer an error of our own."""
-
-    def cut(self) -> None:
-        """Write what is staged and break the answer off."""
-
-    def interim(self, head: Head) -> None:
-        """Pass an interim answer on."""
-
-    def pause_upload(self, paused: bool) -> None:
-        """Take no more (or again more) of the request's body."""
 
 
 class Relay:
