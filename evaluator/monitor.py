@@ -51,7 +51,8 @@ class Monitor:
     def tick(self, config: Config) -> list[Verdict]:
         """Take what is new, write what changed, give a sign of life; the verdicts written."""
         started = self._clock()
-        news = self._reader.read()
+        scorers = {name: workload.gate.scorer for name, workload in config.workloads.items()}
+        news = self._reader.read(scorers)
         self._policy = self._store.latest()
         pairs, calls = _by_student(news.pairs), _by_student(news.calls)
         self._seen += len(news.pairs)
@@ -81,7 +82,6 @@ class Monitor:
     def _rules(self, key: _Key, workload: Workload) -> Rules:
         gate, guardrails = workload.gate, workload.rollout.guardrails
         rules = Rules(
-            scorer=gate.scorer,
             margin=gate.margin,
             alpha=gate.alpha,
             error_rate=guardrails.error_rate,

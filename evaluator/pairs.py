@@ -5,6 +5,7 @@ ones for pairs, whose two halves may lie in different files. A pair is given onc
 client broke off, or whose proxy died, say nothing of the student and are left out.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,19 +14,21 @@ from evaluator.scorer import choose
 from understudy.lake import Lake
 from understudy.views import connect, narrow
 
-LOOKBACK_S = 3600
-"""Seconds between the files of a pair's halves, at most; both are written by one collector."""
+LOOKBACK_S = 600
+"""Seconds between the files of a pair's halves, at most: a pair further apart is not seen.
+
+One collector writes both, seconds apart; a longer look back would read the same rows more often.
+"""
+_BATCH = 2000
 
 
 class Pair(NamedTuple):
-    """Both answers to one exchange; `at` in Unix seconds, `score` the hybrid router's, if any."""
+    """Two answers to one exchange; `at` in Unix seconds, `score` the hybrid router's, if any."""
 
-    exchange_id: str
     workload: str
     student: str
     at: float
-    teacher: Answer
-    answer: Answer
+    agreed: bool
     score: float | None
 
 
@@ -55,22 +58,35 @@ class PairReader:
         self._known: set[Path] = set()
         self._seen: set[str] = set()
 
-    def read(self) -> News:
-        """What is new; an exception leaves this reader unusable, make another."""
+    def read(self, scorers: Mapping[str, str]) -> News:
+        """What is new of the workloads in `scorers` (workload -> the gate's scorer).
+
+        An exception leaves this reader unusable: make another.
+        """
         found = set(self._root.glob("log/*/*.parquet"))
         fresh = found - self._known
         if not fresh:
             return News([], [])
         narrow(self._connection, sorted(fresh))
         calls = [Call(*row) for row in self._connection.execute(_CALLS).fetchall()]
-        recent = _recent(found, fresh)
-        narrow(self._connection, sorted(recent))
-        pairs = [_pair(row) for row in self._connection.execute(_PAIRS).fetchall()]
-        new = [pair for pair in pairs if pair.exchange_id not in self._seen]
-        # An exchange whose files are all too old to be looked at again needs not be remembered.
-        self._seen = {pair.exchange_id for pair in pairs}
+        narrow(self._connection, sorted(_recent(found, fresh)))
+        pairs = self._pairs(scorers)
         self._known = found
-        return News(new, calls)
+        return News(pairs, [call for call in calls if call.workload in scorers])
+
+    def _pairs(self, scorers: Mapping[str, str]) -> list[Pair]:
+        """Answers are compared as they come, so that a long history is never held as text."""
+        new, looked_at = [], set()
+        rows = self._connection.execute(_PAIRS)
+        while batch := rows.fetchmany(_BATCH):
+            for exchange_id, workload, student, at, teacher, answer, score in batch:
+                looked_at.add(exchange_id)
+                if workload in scorers and exchange_id not in self._seen:
+                    agreed = same(scorers[workload], from_choice(teacher), from_choice(answer))
+                    new.append(Pair(workload, student, at, agreed, score))
+        # An exchange whose files are all too old to be looked at again needs not be remembered.
+        self._seen = looked_at
+        return new
 
     def close(self) -> None:
         """Give the connection back."""
@@ -80,13 +96,6 @@ class PairReader:
 def _recent(found: set[Path], fresh: set[Path]) -> set[Path]:
     oldest = min(path.stat().st_mtime for path in fresh) - LOOKBACK_S
     return {path for path in found if path.stat().st_mtime >= oldest}
-
-
-def _pair(row: tuple[str, str, str, float, dict[str, str], dict[str, str], float | None]) -> Pair:
-    exchange_id, workload, student, at, teacher, answer, score = row
-    return Pair(
-        exchange_id, workload, student, at, from_choice(teacher), from_choice(answer), score
-    )
 
 
 _PAIRS = """

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from evaluator.pairs import Call, Pair, same
+from evaluator.pairs import Call, Pair
 from understudy.documents import RolloutEvent, Word
 from understudy.sequential import FALSE_ALARM_EVERY, RateTest, confidence_sequence
 from understudy.statistics import wilson
@@ -35,7 +35,6 @@ class Rules(NamedTuple):
     `threshold` is the router's in hybrid mode, else None.
     """
 
-    scorer: str
     margin: float
     alpha: float
     error_rate: float
@@ -168,9 +167,7 @@ class Track:
 
     def take(self, pairs: Sequence[Pair], calls: Sequence[Call]) -> None:
         """Take what is new, each in the order of time, and note points for the plot."""
-        scored = [
-            (p.at, float(not same(self._rules.scorer, p.teacher, p.answer)), p.score) for p in pairs
-        ]
+        scored = [(pair.at, float(not pair.agreed), pair.score) for pair in pairs]
         self._pairs.extend(scored)
         self._calls.extend(calls)
         chunk = max(1, len(scored) // 100)

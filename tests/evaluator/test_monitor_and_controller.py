@@ -1,4 +1,4 @@
-"""Monitor and controller on one lake: verdicts move a rollout forward, and back when it turns bad."""
+"""Monitor and controller on one lake: verdicts move a rollout forward, and take it back."""
 
 import itertools
 import time
