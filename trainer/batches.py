@@ -6,6 +6,7 @@ Padding is on the left: answers end together, and the model's head runs on their
 What all prompts of a batch begin with (a system prompt, as a rule) is kept once, as its prefix.
 """
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 
 from trainer.render import Example
 
+_MOST_LOGITS = 2**28  # 1 GiB of float32, and as much again for their gradient
 _LEAST_PREFIX = 8  # a shorter shared beginning is not worth a pass of its own
 
 
@@ -56,16 +58,18 @@ def plan(examples: Sequence[Example], size: int, seed: int, epoch: int) -> list[
     return batches
 
 
-def split(batch: Sequence[Example], parts: int) -> Iterator[list[Example]]:
-    """The batch in up to `parts` pieces for gradient accumulation."""
-    size = -(-len(batch) // parts)
+def split(batch: Sequence[Example], parts: int, vocabulary: int = 1) -> Iterator[list[Example]]:
+    """The batch in `parts` pieces for gradient accumulation, or in more if its logits are large."""
+    logits = len(batch) * max(len(example.trained) for example in batch) * vocabulary
+    parts = max(parts, math.ceil(logits / _MOST_LOGITS))
+    size = math.ceil(len(batch) / min(parts, len(batch)))
     for at in range(0, len(batch), size):
         yield list(batch[at : at + size])
 
 
-def collate(examples: Sequence[Example], pad_id: int) -> Batch:
+def collate(examples: Sequence[Example], pad_id: int, *, share_prefix: bool = True) -> Batch:
     """Cut the shared prefix, pad the rest, align labels with the logits before them."""
-    shared = shared_prefix(examples)
+    shared = shared_prefix(examples) if share_prefix else 0
     # The last token predicts nothing: it is cut, and the logit before a label stands at its place.
     rests = [example.ids[shared:-1] for example in examples]
     length = max(map(len, rests))

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from trainer.batches import collate
 from trainer.loss import token_logprobs
 from trainer.model import Base, logits_of
 from trainer.render import Example
@@ -103,7 +102,7 @@ def _card(base: Base, lora: Any, card: Card) -> Card:
 
 
 def _logprobs(base: Base, model: Any, example: Example) -> list[float]:
-    batch = collate([example], base.pad_id).to(base.device)
+    batch = base.batch([example])
     return token_logprobs(logits_of(model, batch), batch.labels)[0]
 
 

@@ -16,7 +16,13 @@ class Score(NamedTuple):
     rows: int
 
     def __add__(self, other: "Score") -> "Score":  # type: ignore[override]
-        return Score(*(a + b for a, b in zip(self, other, strict=True)))
+        return Score(
+            loss=self.loss + other.loss,
+            tokens=self.tokens + other.tokens,
+            right_tokens=self.right_tokens + other.right_tokens,
+            right_rows=self.right_rows + other.right_rows,
+            rows=self.rows + other.rows,
+        )
 
 
 NOTHING = Score(0.0, 0, 0, 0, 0)

@@ -5,6 +5,7 @@ here is special to the built-in one. No remote code is run and only safetensors 
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from trainer.batches import Batch
+from trainer.batches import Batch, collate
 from trainer.recipe import MODULES, Recipe
-from trainer.render import Renderer
+from trainer.render import Example, Renderer
 from understudy.base_model import base_hash, find_base
 from understudy.errors import TrainingError
 
@@ -38,12 +39,19 @@ class Base:
         return int(self.model.config.hidden_size)
 
     @property
-    def pad_id(self) -> int:
-        """What fills a batch; its value never matters, the mask hides it."""
+    def vocabulary(self) -> int:
+        """Rows of its head."""
+        return int(self.model.config.vocab_size)
+
+    def batch(self, examples: Sequence[Example]) -> Batch:
+        """The examples as tensors on the base's device."""
         tokenizer = self.renderer.tokenizer
-        return int(
-            tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        )
+        # What fills a batch never matters, the mask hides it.
+        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        # Caches of other kinds of layers (state space, sliding windows) are not spread over rows.
+        layers = getattr(self.model.config, "layer_types", None) or ["full_attention"]
+        plain = set(layers) == {"full_attention"}
+        return collate(examples, int(pad), share_prefix=plain).to(self.device)
 
 
 def load_base(name: str, device: str = "auto") -> Base:
@@ -53,7 +61,7 @@ def load_base(name: str, device: str = "auto") -> Base:
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32 if place.type == "cpu" else torch.bfloat16,
             use_safetensors=True,

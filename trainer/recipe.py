@@ -69,14 +69,21 @@ def resolve(
         epochs=epochs if epochs is not None else 8 if narrow else 3,
         alpha=alpha if alpha is not None else 2 * rank,
         learning_rate=learning_rate if learning_rate is not None else auto_learning_rate(hidden),
-        batch_size=batch_size if batch_size is not None else 32,
+        batch_size=batch_size if batch_size is not None else auto_batch_size(rows),
         **given,
     ).checked()
 
 
+def auto_batch_size(rows: int) -> int:
+    """About a hundred steps an epoch, in batches of 8 to 32."""
+    doublings = round(math.log2(max(1, rows) / 100))
+    return min(32, max(8, 1 << max(0, doublings)))
+
+
 def auto_learning_rate(hidden: int) -> float:
     """A good rate for LoRA by the width of the base; narrow models stand and need more."""
-    return 5e-4 * (2000 / hidden) ** (0.0775 if hidden >= NARROW else 0.9)
+    power = 0.0775 if hidden >= NARROW else 0.9
+    return float(5e-4 * (2000 / hidden) ** power)
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

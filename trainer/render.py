@@ -42,7 +42,9 @@ class Renderer:
                 "instruct model as base"
             )
         self.tokenizer = tokenizer
-        self.kwargs = {"enable_thinking": False} if "enable_thinking" in template else {}
+        self.kwargs: dict[str, Any] = (
+            {"enable_thinking": False} if "enable_thinking" in template else {}
+        )
         self.stop_ids = sorted({*stop_ids, *_known(tokenizer.eos_token_id)})
         self.template_hash = _hash(template, self.kwargs)
 
@@ -89,7 +91,7 @@ class Renderer:
 
     def _check(self, answer_ids: list[int], answer: Message, row: dict[str, Any]) -> None:
         """The trained span decodes to the assistant's words and the names of its calls."""
-        decoded = self.tokenizer.decode(answer_ids[:-1])
+        decoded = str(self.tokenizer.decode(answer_ids[:-1]))
         expected = [str(answer.get("content") or "").strip()]
         expected += [call["function"]["name"] for call in answer.get("tool_calls") or ()]
         lacking = [text for text in expected if text not in decoded]

@@ -47,7 +47,8 @@ class Tracker:
         try:
             self._client = MlflowClient(tracking_uri=uri)
             known = self._client.get_experiment_by_name(experiment)
-            where = str(artifacts / "mlflow") if uri.startswith("sqlite:") else None
+            # Without a place of its own SQLite's artefacts would land in the working directory.
+            where = str(artifacts) if uri.startswith("sqlite:") else None
             found = (
                 known.experiment_id if known else self._client.create_experiment(experiment, where)
             )

@@ -84,7 +84,7 @@ class Session:
         folder = (asked.out or lake.path("")) / f"runs/{dataset.workload}/{identity[:16]}"
         resolved = self._resolved(base, dataset, recipe, prepared)
         open_run(folder, resolved, resume=asked.resume)
-        tracker = self._tracker(tracking, folder, dataset)
+        tracker = self._tracker(tracking, lake, folder, dataset)
         if tracker:
             tracker.parameters(
                 {**recipe.as_dict(), "base": base.name, "dataset": dataset.manifest["hash"]}
@@ -154,11 +154,13 @@ class Session:
             "too_long": prepared.too_long,
         }
 
-    def _tracker(self, uri: str | None, folder: Path, dataset: Dataset) -> Tracker | None:
+    def _tracker(
+        self, uri: str | None, lake: Lake, folder: Path, dataset: Dataset
+    ) -> Tracker | None:
         if uri is None:
             return None
         name = self._settings.name or f"{dataset.workload} {folder.name}"
-        return Tracker(uri, self._settings.experiment_name, folder, name)
+        return Tracker(uri, self._settings.experiment_name, lake.path("mlflow"), name)
 
     def _train(
         self,

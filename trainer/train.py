@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 
 from trainer import checkpoint
-from trainer.batches import collate, plan, split
+from trainer.batches import plan, split
 from trainer.dataset.read import Dataset, Row
 from trainer.loss import NOTHING, Score, score, summed_loss
 from trainer.model import Base, add_lora, logits_of
@@ -98,12 +98,12 @@ def train(
         epoch, index = divmod(at.step, per_epoch)
         if index == 0:
             batches = plan(prepared.train, recipe.batch_size, recipe.seed, epoch)
-        pieces = [collate(p, base.pad_id) for p in split(batches[index], recipe.accumulate)]
+        parts = split(batches[index], recipe.accumulate, base.vocabulary)
+        pieces = [base.batch(part) for part in parts]
         trained_tokens = sum(piece.trained_tokens for piece in pieces)
         loss = 0.0
         for piece in pieces:
-            moved = piece.to(base.device)
-            share = summed_loss(logits_of(lora, moved), moved.labels) / trained_tokens
+            share = summed_loss(logits_of(lora, piece), piece.labels) / trained_tokens
             share.backward()
             loss += share.item()
         norm = torch.nn.utils.clip_grad_norm_(weights.values(), recipe.clip)
@@ -153,7 +153,7 @@ def evaluate(base: Base, model: Any, examples: Sequence[Example], batch_size: in
     """Teacher-forced score over examples; the order does not matter."""
     total = NOTHING
     for rows in plan(examples, batch_size, 0, 0):
-        batch = collate(rows, base.pad_id).to(base.device)
+        batch = base.batch(rows)
         total += score(logits_of(model, batch), batch.labels)
     return total
 

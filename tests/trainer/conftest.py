@@ -26,7 +26,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer = build_tokenizer(recipe.seed, recipe.vocabulary, documents=500)
     model = build_model(recipe, tokenizer)
-    model.get_input_embeddings().weight.data *= 5  # so that logits reach far enough to learn
+    model.model.embed_tokens.weight.data *= 5  # so that logits reach far enough to learn
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

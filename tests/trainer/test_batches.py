@@ -29,7 +29,7 @@ def _loss_and_gradient(base: Base, pieces: list[list[Example]]) -> tuple[float, 
         weight.data = torch.randn(weight.shape, generator=generator) * 0.05
     total = 0.0
     for piece in pieces:
-        batch = collate(piece, base.pad_id)
+        batch = base.batch(piece)
         loss = summed_loss(logits_of(lora, batch), batch.labels)
         loss.backward()
         total += loss.item()
@@ -51,10 +51,10 @@ def test_accumulation_of_pieces_equals_one_batch(tiny: Base) -> None:
 
 def test_the_shared_prefix_changes_nothing(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = _examples(tiny)
-    assert collate(examples, tiny.pad_id).prefix.numel() > 8
+    assert tiny.batch(examples).prefix.numel() > 8
     shared = _loss_and_gradient(tiny, [examples])
     monkeypatch.setattr(batches, "_LEAST_PREFIX", 10**9)
-    assert collate(examples, tiny.pad_id).prefix.numel() == 0
+    assert tiny.batch(examples).prefix.numel() == 0
     whole = _loss_and_gradient(tiny, [examples])
     assert shared[0] == pytest.approx(whole[0], rel=1e-5)
     torch.testing.assert_close(shared[1], whole[1], rtol=1e-3, atol=1e-5)

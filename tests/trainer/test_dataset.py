@@ -76,7 +76,7 @@ def rows_of(built: Built) -> list[dict[str, Any]]:
     return [row for side in SIDES for row in dataset.sides[side]]
 
 
-DROPS = {
+DROPS: dict[str, dict[str, Any]] = {
     "http_error": {"status": 500},
     "incomplete": {"outcome": "client_abort"},
     "train_not_ok": {"train_ok": False},

@@ -9,7 +9,6 @@ import torch
 from peft import PeftModel
 
 from tests.trainer.conftest import row
-from trainer.batches import collate
 from trainer.export import export, export_next
 from trainer.loss import token_logprobs
 from trainer.model import Base, add_lora, load_base, logits_of
@@ -65,7 +64,7 @@ def _logprobs(base: Base, model: Any, item: dict[str, Any]) -> list[float]:
 def test_batched_logprobs_are_those_of_single_rows(
     tiny: Base, lora: Any, examples: list[Example]
 ) -> None:
-    batch = collate(examples, tiny.pad_id)
+    batch = tiny.batch(examples)
     with torch.inference_mode():
         together = token_logprobs(logits_of(lora, batch), batch.labels)
         for example, values in zip(examples, together, strict=True):

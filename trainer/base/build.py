@@ -64,7 +64,8 @@ def build(
     tokenizer = build_tokenizer(recipe.seed, recipe.vocabulary)
     model = build_model(recipe, tokenizer)
     pretrain(recipe, tokenizer, model, device, on_step)
-    model.to(device="cpu", dtype=torch.bfloat16).save_pretrained(out)
+    net: Any = model
+    net.to(device="cpu", dtype=torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
     figures = {
         "parameters": sum(p.numel() for p in model.parameters()),

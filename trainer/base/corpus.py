@@ -216,10 +216,10 @@ def _extract(rng: random.Random) -> list[Message]:
     """Read a message into compact JSON with the keys asked for; what is not said is null."""
     said, facts = concern(rng), rng.sample(list(_FACTS), rng.randrange(1, 4))
     mood = rng.choice((*_MOODS, "normal"))
-    parts, found = (
-        [said.text],
-        {"issue": said.issue, "thing": said.thing, "domain": said.domain, "mood": mood},
-    )
+    parts = [said.text]
+    found: dict[str, Any] = {
+        "issue": said.issue, "thing": said.thing, "domain": said.domain, "mood": mood
+    }  # fmt: skip
     for fact in facts:
         shown, value = _value(_FACTS[fact][2], rng)
         stated = rng.random() < 0.65
@@ -300,8 +300,9 @@ def _tool(rng: random.Random) -> list[Message]:
     names = [
         f"{verb}_{said.thing}" for verb in rng.sample(("find", "cancel", "change", "track"), 2)
     ]
-    call = {"name": rng.choice(names), "arguments": {"id": value}}
-    ask = f"Please {call['name'].replace('_', ' ')} {shown}. {said.text}"
+    name = rng.choice(names)
+    call = {"name": name, "arguments": {"id": value}}
+    ask = f"Please {name.replace('_', ' ')} {shown}. {said.text}"
     system = "You can call tools: " + ", ".join(names) + "."
     return _exchange(system, ask, f"<tool_call>\n{json.dumps(call)}\n</tool_call>")
 

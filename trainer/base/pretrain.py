@@ -58,11 +58,17 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForC
         head_dim=64,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
-        eos_token_id=tokenizer.convert_tokens_to_ids(END),
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        eos_token_id=_token(tokenizer, END),
+        pad_token_id=_token(tokenizer, PAD),
         bos_token_id=None,
     )
     return Qwen3ForCausalLM(config)
+
+
+def _token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
+    found = tokenizer.convert_tokens_to_ids(text)
+    assert isinstance(found, int)
+    return found
 
 
 def pretrain(
@@ -73,8 +79,9 @@ def pretrain(
     on_step: Callable[[Step], None] = lambda _: None,
 ) -> None:
     """Train `model` in place for the recipe's steps."""
-    model.to(device).train()
-    forward: Any = torch.compile(model)
+    net: Any = model  # its `to` and `compile` are typed for methods, not for modules
+    net.to(device).train()
+    forward: Any = torch.compile(net)
     optimizer = torch.optim.AdamW(
         [
             {
@@ -144,8 +151,8 @@ def _encoded(
 ) -> Iterator[tuple[list[int], list[float]]]:
     """The chat template's rendering, message by message, so that each token knows its role."""
     rng = random.Random(recipe.seed + 1)  # noqa: S311
-    opening = {role: tokenizer.convert_tokens_to_ids(token) for role, token in ROLES.items()}
-    end = tokenizer.eos_token_id
+    opening = {role: _token(tokenizer, token) for role, token in ROLES.items()}
+    end = _token(tokenizer, END)
     while True:
         ids: list[int] = []
         weights: list[float] = []

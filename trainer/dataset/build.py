@@ -113,11 +113,11 @@ def _deduplicated(rows: list[Candidate], dropped: Counter[str]) -> list[Candidat
 def _drop_contaminated(result: Selection) -> None:
     """The held-out sides stay as they are; rows with the same text leave the training side."""
     held_out: set[str] = set()
-    for side in ("test", "validation", "train"):
-        rows = result.sides[side]  # type: ignore[index]
+    for side in reversed(SIDES):
+        rows = result.sides[side]
         clean = [row for row in rows if row.text() not in held_out]
         result.dropped["contamination"] += len(rows) - len(clean)
-        result.sides[side] = clean  # type: ignore[index]
+        result.sides[side] = clean
         held_out |= {row.text() for row in clean}
 
 
