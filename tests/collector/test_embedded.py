@@ -23,6 +23,7 @@ from tests.collector.traffic import (
     spool,
 )
 from understudy import config as configuration
+from understudy.errors import SpoolError
 from understudy.lake import Lake
 from understudy.spool import FrameType, segments, spools
 
@@ -234,6 +235,35 @@ def test_temporary_files_of_a_dead_sink_are_ignored_and_removed(tmp_path: Path) 
     sink(tmp_path).run_once()
     assert attempt_ids(tmp_path / "lake") == wanted
     assert not torn.exists()
+
+
+def test_a_lake_that_cannot_be_written_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with spool(tmp_path / "spool") as writer:
+        wanted = exchanges(writer, 3)
+    stubborn = sink(tmp_path)
+    stubborn._step()
+    (tmp_path / "lake" / "log").touch()  # a file where a folder has to be
+    for _ in range(3):
+        stubborn._retry_at = 0.0
+        stubborn._flush(lambda _: True)
+    assert caplog.text.count("nothing is lost") == 1
+    assert len(spools(tmp_path / "spool")) == 1
+    (tmp_path / "lake" / "log").unlink()
+    stubborn._retry_at = 0.0
+    stubborn._flush(lambda _: True)
+    assert attempt_ids(tmp_path / "lake") == wanted
+    assert spools(tmp_path / "spool") == []
+    assert_accounted(tmp_path)
+
+
+def test_a_damaged_cursor_is_named(tmp_path: Path) -> None:
+    with spool(tmp_path / "spool") as writer:
+        exchanges(writer, 3)
+    (writer.folder / "cursor.json").write_text("{")
+    with pytest.raises(SpoolError, match="remove it"):
+        sink(tmp_path).run_once()
 
 
 def test_a_writer_without_requests_leaves_no_file(tmp_path: Path) -> None:

@@ -34,10 +34,15 @@ class Cursor(msgspec.Struct, frozen=True):
     @classmethod
     def load(cls, folder: Path) -> "Cursor":
         """The spool's cursor; the beginning where there is none yet."""
+        path = folder / "cursor.json"
         try:
-            return msgspec.json.decode((folder / "cursor.json").read_bytes(), type=cls)
+            return msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
             return cls()
+        except msgspec.DecodeError as error:
+            raise SpoolError(
+                f"{path} is damaged ({error}); remove it: lake and topic know what they have"
+            ) from error
 
     def save(self, folder: Path) -> None:
         """Write atomically and durably: tmp, fsync, rename, fsync of the folder."""
