@@ -40,7 +40,7 @@ class Command:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def started(self, timeout_s: float = 240) -> "Command":
+    def started(self, timeout_s: float = 600) -> "Command":
         """Wait for the address; an assertion with the command's log if it ends before."""
         line = self.line(timeout_s)
         assert line.startswith(_PREFIX), self.log.read_text()[-3000:]

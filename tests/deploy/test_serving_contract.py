@@ -18,6 +18,8 @@ from tests.deploy.conftest import FACTS, OTHER_FACTS, Server, Tiny
 from understudy.base_model import base_hash
 from understudy.errors import ServingError
 
+pytestmark = pytest.mark.timeout(900)  # vLLM starts in 50 s on an idle machine, 160 s on a full one
+
 STUDENTS = {"colour-0001": FACTS, "colour-0002": OTHER_FACTS}
 CASES = [(name, asked, said) for name, facts in STUDENTS.items() for asked, said in facts.items()]
 
