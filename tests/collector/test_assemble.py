@@ -8,7 +8,7 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collector.assemble import Answer, Request, read_answer, read_request
@@ -381,7 +381,7 @@ def event(kind: str, value: Any) -> dict[str, Any]:
 
 
 @given(st.lists(VALUES | st.builds(event, KINDS, VALUES), max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_in_any_place_never_raises(chunks: list[Any]) -> None:
     for endpoint in (CHAT, "responses", "messages"):
         assert isinstance(read_answer(endpoint, stream(*chunks), None, SSE), Answer)

@@ -4,7 +4,7 @@ import random
 from typing import NamedTuple
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collector.ledger import Attempt, Footer, Ledger
@@ -105,7 +105,7 @@ def run(log: list[Sent], rng: random.Random) -> Stored:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(0, 8))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_attempt_is_finished_once_with_all_its_bytes(
     seed: int, spool_count: int, attempts: int
 ) -> None:

@@ -3,7 +3,6 @@
 import itertools
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +111,3 @@ def rows(lake: Path, query: str) -> list[Any]:
 def attempt_ids(lake: Path) -> list[str]:
     """Every stored attempt, repetitions included."""
     return [row[0] for row in rows(lake, "SELECT attempt_id FROM exchanges ORDER BY spool_id, seq")]
-
-
-def each_point(count: int) -> Iterator[int]:
-    """Where to cut something of `count` pieces."""
-    return iter(range(count + 1))

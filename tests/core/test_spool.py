@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from understudy.errors import SpoolError
@@ -67,7 +67,7 @@ def accounted(folder: Path) -> dict[int, str]:
     st.integers(30, 900),
     st.sampled_from(["os", "group", "always"]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_appended_is_read_back_in_order(
     tmp_path_factory: pytest.TempPathFactory, payloads: list[bytes], segment: int, fsync: str
 ) -> None:
