@@ -64,9 +64,7 @@ class Application:
         raw = self._client.chat.completions.with_raw_response.create(
             **call.request, stream=True, extra_headers=headers
         )
-        pieces = [
-            choice.delta.content for chunk in raw.parse() for choice in chunk.choices[:1]
-        ]
+        pieces = [choice.delta.content for chunk in raw.parse() for choice in chunk.choices[:1]]
         return "".join(piece for piece in pieces if piece), raw.headers
 
 

@@ -15,9 +15,9 @@ from evaluator import plot
 from evaluator.answer import Answer, canonical, parsed
 from evaluator.comparison import Comparison, Judged, Score
 from evaluator.dataset import Reads
-from evaluator.diff import SideBySide, side_by_side
 from evaluator.gate import GateVerdict
 from evaluator.scorer import Kind
+from understudy.diff import SideBySide, side_by_side
 
 _WORST, _SHOWN_CHARACTERS, _MOST_SLICES = 30, 2000, 40
 

@@ -27,6 +27,7 @@ from trainer.recipe import Recipe, resolve
 from trainer.run import MetricsFile, Tracker, open_run, resumed_step, several
 from trainer.train import Prepared, Trained, fingerprint, prepare, train
 from understudy import config
+from understudy.datasets import newest
 from understudy.errors import TrainingError
 from understudy.lake import Lake
 
@@ -38,7 +39,8 @@ _STOPPED = 130
 class Settings:
     """The command's arguments; None where a default depends on base or config."""
 
-    dataset: Path
+    dataset: Path | None
+    workload: str | None
     base: str
     lake: Path | None
     out: Path | None
@@ -74,8 +76,8 @@ class Session:
         asked = self._settings
         if asked.threads:
             torch.set_num_threads(asked.threads)
-        dataset = read_dataset(asked.dataset)
         lake, tracking = self._places()
+        dataset = read_dataset(asked.dataset or newest(lake.root, asked.workload or ""))
         self._refuse_taken(lake, dataset)
         base = load_base(asked.base, asked.device)
         recipe = self._recipe(base, dataset)

@@ -1,4 +1,4 @@
-"""`python -m understudy` is the `understudy` command; the supervisor starts its children this way."""
+"""`python -m understudy` is the `understudy` command; the supervisor starts children this way."""
 
 import sys
 

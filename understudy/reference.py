@@ -45,7 +45,7 @@ def _default(field: FieldInfo, section: bool) -> str:
 
 
 def _section(annotation: Any) -> tuple[type[BaseModel] | None, str]:
-    """The section that a key holds, and how its entries are addressed (`.<name>`, `[]` or nothing)."""
+    """The section that a key holds, and how its entries are addressed: `.<name>`, `[]`, nothing."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, ""
     mark = {dict: ".<name>", tuple: "[]"}.get(typing.get_origin(annotation), "")

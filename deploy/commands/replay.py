@@ -9,10 +9,14 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from understudy.errors import UnderstudyError
+
+if TYPE_CHECKING:
+    from deploy.traffic import Sent
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from deploy.traffic import Application, Call, Sent, send_all
+    from deploy.traffic import Application, Call, send_all
 
     rows = list(read_rows(args.file))[: args.limit]
     calls = []
@@ -40,11 +44,10 @@ def run(args: argparse.Namespace) -> int:
         stream = bool(args.stream_every) and number % args.stream_every == 0
         calls.append(Call(request, stream, row.get("answer")))
     started = time.monotonic()
-    results: list[Sent] = []
     sending = send_all(Application(args.base_url), calls, args.connections)
     console = Console(stderr=True)
-    for sent in track(sending, f"replaying {args.file.name}", total=len(calls), console=console):
-        results.append(sent)
+    title = f"replaying {args.file.name}"
+    results = list(track(sending, title, total=len(calls), console=console))
     summary = summarise(results, time.monotonic() - started)
     if args.json:
         sys.stdout.write(json.dumps(summary) + "\n")
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if summary["failed"] else 0
 
 
-def read_rows(path: Path) -> Iterator[dict[str, object]]:
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The file's rows; an error names the line that is none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -71,7 +74,7 @@ def read_rows(path: Path) -> Iterator[dict[str, object]]:
         yield row
 
 
-def summarise(results: list, seconds: float) -> dict[str, object]:
+def summarise(results: "Sequence[Sent]", seconds: float) -> dict[str, object]:
     """Counts, rate and latencies of a finished replay."""
     good = [sent for sent in results if sent.error is None]
     known = [sent for sent in good if sent.call.expected is not None]

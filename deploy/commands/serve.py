@@ -19,25 +19,40 @@ POLL_S = 1.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `understudy serve`."""
-    parser.add_argument("--base", help="base model: `builtin`, a folder or a hub name "
-                                       "(default: the one that the students name)")
-    parser.add_argument("--students", nargs="+", default=[], metavar="NAME=DIR",
-                        help="students to serve, each under its name")
+    parser.add_argument(
+        "--base",
+        help="base model: `builtin`, a folder or a hub name "
+        "(default: the one that the students name)",
+    )
+    parser.add_argument(
+        "--students",
+        nargs="+",
+        default=[],
+        metavar="NAME=DIR",
+        help="students to serve, each under its name",
+    )
     parser.add_argument("--lake", type=Path, help="serve the registered students of this lake")
     parser.add_argument("--workload", help="the workload whose students to serve, with --lake")
     parser.add_argument("--engine", choices=["auto", "vllm", "transformers"], default="auto")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one")
-    parser.add_argument("--max-lora-rank", type=int, default=32,
-                        help="highest rank to be loaded later (default 32)")
+    parser.add_argument(
+        "--max-lora-rank", type=int, default=32, help="highest rank to be loaded later (default 32)"
+    )
     parser.add_argument("--threads", type=int, help="threads of the in-process engine")
-    parser.add_argument("--probe-tolerance", type=float,
-                        help="mean difference of log-probabilities that a student may show "
-                             "(default: by the engine's precision)")
+    parser.add_argument(
+        "--probe-tolerance",
+        type=float,
+        help="mean difference of log-probabilities that a student may show "
+        "(default: by the engine's precision)",
+    )
     parser.add_argument("--vllm-python", type=Path, help="Python of the environment with vLLM")
     parser.add_argument("--vllm-args", default="", help="further arguments for vLLM, one string")
-    parser.add_argument("--allow-faults", action="store_true",
-                        help="allow POST /understudy/v1/fault (demos and tests only)")
+    parser.add_argument(
+        "--allow-faults",
+        action="store_true",
+        help="allow POST /understudy/v1/fault (demos and tests only)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,13 +73,27 @@ def run(args: argparse.Namespace) -> int:
     base_name = args.base or (cards[0].card.base if cards else "builtin")
     base = find_base(base_name)
     max_rank = max([args.max_lora_rank, *(card.rank for card in cards)])
-    plan = Plan(base, base_name, args.host, args.port, max_rank, args.threads, args.allow_faults,
-                tuple(shlex.split(args.vllm_args)))
+    plan = Plan(
+        base,
+        base_name,
+        args.host,
+        args.port,
+        max_rank,
+        args.threads,
+        args.allow_faults,
+        tuple(shlex.split(args.vllm_args)),
+    )
     engine = make_engine(args.engine, plan, args.vllm_python)
     try:
         engine.start()
-        roster = Roster(StudentServer(engine.url), base, base_hash(base), dtype=engine.dtype,
-                        max_rank=max_rank, tolerance=args.probe_tolerance)
+        roster = Roster(
+            StudentServer(engine.url),
+            base,
+            base_hash(base),
+            dtype=engine.dtype,
+            max_rank=max_rank,
+            tolerance=args.probe_tolerance,
+        )
         roster.follow(wanted)
         if wanted and not roster.served:
             raise ServingError(f"none of {', '.join(wanted)} may be served; the reasons are above")

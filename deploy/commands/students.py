@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `understudy students`."""
     parser.add_argument("--lake", type=Path, help="the lake (default: the config's)")
-    parser.add_argument("--tracking-uri", help="MLflow's address (default: the config's, else "
-                                               "SQLite in the lake)")
+    parser.add_argument(
+        "--tracking-uri", help="MLflow's address (default: the config's, else SQLite in the lake)"
+    )
     actions = parser.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("list", help="the students of a workload, or of all")
     listing.add_argument("workload", nargs="?")
@@ -30,13 +31,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     promote = actions.add_parser("promote", help="candidate becomes champion")
     promote.add_argument("workload")
     promote.add_argument("name", nargs="?", help="another student than the candidate")
-    promote.add_argument("--force", action="store_true",
-                         help="promote without a PASS of its gate; this is recorded")
+    promote.add_argument(
+        "--force", action="store_true", help="promote without a PASS of its gate; this is recorded"
+    )
     rollback = actions.add_parser("rollback", help="previous becomes champion")
     rollback.add_argument("workload")
     for action in (listing, show, register, promote, rollback):
-        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS,
-                            help="machine-readable output")
+        action.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="machine-readable output"
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -111,8 +114,13 @@ def _print_one(args: argparse.Namespace, student: "Registered", lake: Any) -> No
         found = [{word: getattr(v, word) for word in words} for v in said]
         sys.stdout.write(json.dumps(_as_json(student) | {"verdicts": found}) + "\n")
         return
-    lines = {"student": student.name, "workload": student.workload, "version": student.version,
-             "aliases": ", ".join(student.aliases) or "none", "folder": student.folder}
+    lines = {
+        "student": student.name,
+        "workload": student.workload,
+        "version": student.version,
+        "aliases": ", ".join(student.aliases) or "none",
+        "folder": student.folder,
+    }
     tags = {key: value for key, value in student.tags.items() if key != "name"}
     for key, value in (lines | tags).items():
         sys.stdout.write(f"{key:<22}{value}\n")

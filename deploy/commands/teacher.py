@@ -14,13 +14,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `understudy teacher`."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8001, help="port, 0 for a free one")
-    parser.add_argument("--replay", type=Path, metavar="FILE.jsonl",
-                        help="answer the recorded requests of this file and no others")
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="answer the recorded requests of this file and no others",
+    )
     parser.add_argument("--model", help="name that answers carry (default: the one asked for)")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="wait before each answer")
     parser.add_argument("--token-latency-ms", type=float, default=0.0, help="wait per token")
-    parser.add_argument("--error-rate", type=float, default=0.0,
-                        help="share of requests that fail (0 to 1)")
+    parser.add_argument(
+        "--error-rate", type=float, default=0.0, help="share of requests that fail (0 to 1)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the failures")
 
 
@@ -39,8 +44,12 @@ def run(args: argparse.Namespace) -> int:
     teacher: Teacher = RuleTeacher()
     if args.replay:
         teacher = replay = ReplayTeacher(args.replay)
-        log.info("replaying %s: %d rows, %d duplicate requests (first wins)",
-                 args.replay, replay.rows, replay.duplicates)
+        log.info(
+            "replaying %s: %d rows, %d duplicate requests (first wins)",
+            args.replay,
+            replay.rows,
+            replay.duplicates,
+        )
     conditions = Conditions(
         args.latency_ms, args.token_latency_ms, args.error_rate, args.seed, args.model
     )

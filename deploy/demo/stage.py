@@ -113,7 +113,7 @@ class Stage:
                 env=_environment(),
                 check=False,
             )
-        if done.returncode not in (0, 3):  # 3: a verdict other than PASS
+        if done.returncode:
             raise UnderstudyError(f"`understudy {' '.join(words)}` failed:\n{self.log_end(name)}")
         return json.loads(done.stdout)
 
@@ -145,7 +145,7 @@ class Stage:
 
 
 def until(question: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true answer to `question`, asked twice a second; UnderstudyError after `seconds`."""
+    """The first true answer to `question`, asked twice a second; an error after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         answer = question()

@@ -19,6 +19,7 @@ from understudy.policy import PolicyStore
 from understudy.views import connect
 
 STUDENT = f"{WORKLOAD}-0001"
+STEPS = ("shadow 100 %", "canary 10 %", "canary 50 %", "hybrid", "student")  # as in the file
 
 
 class Teller(Protocol):
@@ -105,21 +106,28 @@ def _log_traffic(stage: Stage, requests: int, connections: int, facts: Facts, te
 
 
 def _counted(stage: Stage, requests: int) -> dict[str, Any] | None:
-    query = "select count(*), count(*) filter (stream), count(distinct exchange_id) from exchanges"
+    query = "select count(*), count(distinct exchange_id) from exchanges"
     with connect(stage.lake) as lake:
-        rows, streams, exchanges = lake.execute(query).fetchone() or (0, 0, 0)
+        rows, exchanges = lake.execute(query).fetchone() or (0, 0)
     if rows < requests:
         return None
     if rows != requests or exchanges != requests:
         raise UnderstudyError(f"{rows} rows of {exchanges} exchanges for {requests} requests")
+    return {"stored": rows, "lost": _lost(stage)}
+
+
+def _lost(stage: Stage) -> int:
     audit = stage.run("logs", "audit")
-    return {"stored": rows, "streams": streams, "lost": audit["lost"], "offered": requests}
+    if audit["alarms"]:
+        raise UnderstudyError(f"the audit says: {audit['alarms']}")
+    return sum(spool["lost"] for spool in audit["spools"])
 
 
 def _distil(stage: Stage, facts: Facts, tell: Teller) -> None:
     tell.act("A dataset from the log, and a LoRA student from the dataset")
     facts.dataset = stage.run("dataset", "build", "--workload", WORKLOAD)
-    tell.result(f"dataset: {facts.dataset['rows']}")
+    rows = facts.dataset["rows"]
+    tell.result(f"dataset: {rows['train']:,} to learn, {rows['test']:,} to be judged on")
     facts.training = stage.run(
         "train", "--dataset", facts.dataset["path"], "--experiment-name", "demo"
     )
@@ -141,7 +149,7 @@ def _judge(stage: Stage, engine: str, facts: Facts, tell: Teller) -> None:
     )  # fmt: skip
     if facts.evaluation["verdict"] != "PASS":
         raise UnderstudyError(f"the gate says {facts.evaluation['verdict']}; see the report")
-    stage.run("students", "register", STUDENT, "--workload", WORKLOAD)
+    stage.run("students", "register", folder)
     tell.result(f"verdict {facts.evaluation['verdict']}")
 
 
@@ -164,28 +172,33 @@ class _Live:
             self.first_error = self.first_error or sent.error
 
 
-def _take_over(stage: Stage, traffic: _Live, facts: Facts, tell: Teller) -> None:
+def _take_over(stage: Stage, traffic: "_Live", facts: Facts, tell: Teller) -> None:
     tell.act("Shadow, canary, hybrid, student: each step waits for a verdict on live pairs")
     stage.run("rollout", "start", WORKLOAD, "--student", STUDENT)
-    seen, since = 0, time.monotonic()
-    names = ["shadow 100 %", "canary 10 %", "canary 50 %", "hybrid", "student"]
-    while True:
-        event = until(lambda n=seen: _event_after(stage, n), 240, "the rollout's next step")
+    since = time.monotonic()
+    for number, name in enumerate(STEPS, 1):
+        event = _next_event(stage, number)
         if event.state == "rolled_back":
             raise UnderstudyError(f"the rollout went back: {event.reason}")
-        if event.action != "start":
-            facts.walk.append((names[min(len(facts.walk), 4)], time.monotonic() - since))
-            tell.result(f"{names[len(facts.walk) - 1]}: {event.reason}")
-        if event.step == 1 and event.state == "running":
+        now = time.monotonic()
+        facts.walk.append((name, now - since))
+        since = now
+        tell.result(f"{name}: {event.reason}")
+        if number == 1:
             stage.run("router", WORKLOAD)
-        if event.state == "done":
-            return
-        seen, since = event.n + 1, time.monotonic()
+            tell.result("a router was fitted on the shadow's pairs, for the hybrid step")
 
 
-def _event_after(stage: Stage, n: int) -> documents.RolloutEvent | None:
-    events = [e for e in documents.rollout_events(stage.lake, WORKLOAD) if e.n >= n]
-    return events[0] if events else None
+def _next_event(stage: Stage, number: int) -> documents.RolloutEvent:
+    """The rollout's event after `number` earlier ones."""
+
+    def question() -> documents.RolloutEvent | None:
+        events = documents.rollout_events(stage.lake, WORKLOAD)
+        return events[number] if len(events) > number else None
+
+    found = until(question, 240, f"the verdict on {STEPS[number - 1]}; see {stage.folder}/logs")
+    assert isinstance(found, documents.RolloutEvent)
+    return found
 
 
 def _survive(stage: Stage, traffic: _Live, facts: Facts, tell: Teller) -> None:
@@ -220,8 +233,8 @@ def _account(stage: Stage, traffic: _Live, facts: Facts, tell: Teller) -> None:
         facts.shares = _shares(stage, lake.execute(_SHARES).fetchall())
         facts.saved = lake.execute(_SAVED).fetchone() or (0.0, 0.0)
         shadow = lake.execute(_SHADOW).fetchone()
-    audit = stage.run("logs", "audit")
-    facts.audit = {"offered": total, "stored": served[0] if served else 0, **audit}
+    stored = served[0] if served else 0
+    facts.audit = {"offered": total, "stored": stored, "lost": _lost(stage)}
     facts.shadow = dict(zip(("pairs", "agreed"), shadow or (0, 0), strict=True))
     if facts.audit["stored"] != total or traffic.failed:
         raise UnderstudyError(
@@ -255,5 +268,6 @@ select sum(cost_usd), (select count(*) * any_value(each) from exchanges, price w
 from exchanges
 """
 _SHADOW = """
-select count(*), count(*) filter (teacher_text = student_text) from pairs where student_role = 'shadow'
+select count(*), count(*) filter (teacher_text = student_text)
+from pairs where student_role = 'shadow'
 """

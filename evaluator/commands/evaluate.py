@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `understudy evaluate`."""
     parser.add_argument("--workload", required=True, help="the workload, for gate and verdict")
     parser.add_argument(
-        "--dataset", type=Path, required=True, help="folder with test.jsonl and train.jsonl"
+        "--dataset", type=Path, help="folder of `dataset build` (default: the workload's newest)"
     )
     parser.add_argument("--student", help="served name (default: the adapter's)")
     where = parser.add_mutually_exclusive_group()
@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from evaluator.evaluation import Task, evaluate
     from evaluator.serve import served, student_name
     from understudy.config import Gate
+    from understudy.datasets import newest
     from understudy.errors import GateError
     from understudy.lake import Lake
 
@@ -61,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
         key_env = ref.api_key_env if ref else None
         endpoint = Endpoint(url.rstrip("/"), name, key_env, args.concurrency)
         gate = known.gate if known else Gate()
-        task = Task(args.workload, args.dataset, endpoint, gate, args.base_model_name)
         lake = Lake(args.lake or (config.lake if config else Path("lake")))
+        dataset = args.dataset or newest(lake.root, args.workload)
+        task = Task(args.workload, dataset, endpoint, gate, args.base_model_name)
         outcome = evaluate(task, lake, _say)
     sys.stdout.write(_as_json(outcome) if args.json else _as_table(outcome))
     return 0

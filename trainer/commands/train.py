@@ -6,7 +6,9 @@ from pathlib import Path
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `understudy train`."""
-    parser.add_argument("--dataset", type=Path, required=True, help="folder of `dataset build`")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--dataset", type=Path, help="folder of `dataset build`")
+    which.add_argument("--workload", help="instead of --dataset: the workload's newest one")
     parser.add_argument("--base", default="builtin", help="builtin, a folder, or a hub name")
     parser.add_argument("--lake", type=Path, help="the lake (default: the config's)")
     parser.add_argument("--out", type=Path, help="the student's folder (default: in the lake)")
