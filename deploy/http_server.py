@@ -46,7 +46,10 @@ def announce(url: str) -> None:
 def server(app: FastAPI) -> uvicorn.Server:
     """A uvicorn server that logs warnings only and lets open streams finish for 10 s."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE_S,
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=10,
     )
     return uvicorn.Server(config)

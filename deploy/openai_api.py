@@ -25,15 +25,25 @@ T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
 EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
-_KIND = {400: "invalid_request_error", 401: "invalid_request_error", 404: "invalid_request_error",
-         405: "invalid_request_error", 429: "rate_limit_error"}
+_KIND = {
+    400: "invalid_request_error",
+    401: "invalid_request_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    429: "rate_limit_error",
+}
 
 
 class ApiError(ServingError):
     """An answer in OpenAI's error shape; headers are such as `retry-after`."""
 
     def __init__(
-        self, status: int, message: str, *, code: str | None = None, param: str | None = None,
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
@@ -108,8 +118,12 @@ class Envelope:
 
     def _object(self, kind: str, choices: list[Json]) -> Json:
         return {
-            "id": self.id, "object": kind, "created": self.created, "model": self.model,
-            "choices": choices, "system_fingerprint": self.system_fingerprint,
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+            "system_fingerprint": self.system_fingerprint,
         }
 
 

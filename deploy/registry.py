@@ -83,8 +83,10 @@ class Registry:
             raise ServingError(f"{folder}/student.json names no workload; train it again")
         known = next((s for s in self.students(workload) if s.name == student.name), None)
         if known and known.folder != student.folder:
-            raise ServingError(f"student {student.name!r} is registered already, from "
-                               f"{known.folder}; give the new one another name")
+            raise ServingError(
+                f"student {student.name!r} is registered already, from "
+                f"{known.folder}; give the new one another name"
+            )
         version = known.version if known else self._create(workload, student)
         self._point(workload, "candidate", version)
         return self._mirrored(workload, student.name)
@@ -128,12 +130,17 @@ class Registry:
             self._client.create_registered_model(_model(workload))
         card = student.card
         facts = {
-            "name": student.name, "base": card.base, "base_hash": card.base_hash,
-            "dataset_hash": card.dataset_hash, "rank": student.rank,
+            "name": student.name,
+            "base": card.base,
+            "base_hash": card.base_hash,
+            "dataset_hash": card.dataset_hash,
+            "rank": student.rank,
             "metrics": json.dumps(card.metrics, sort_keys=True),
         }
         version = self._client.create_model_version(
-            _model(workload), source=student.folder.as_uri(), run_id=card.run_id or None,
+            _model(workload),
+            source=student.folder.as_uri(),
+            run_id=card.run_id or None,
             tags={_TAG + key: str(value) for key, value in facts.items()},
         )
         return int(version.version)
@@ -142,8 +149,10 @@ class Registry:
         for student in self.students(workload):
             if alias in student.aliases:
                 return student
-        raise ServingError(f"workload {workload!r} has no {alias}; "
-                           "see `understudy students list` for what is registered")
+        raise ServingError(
+            f"workload {workload!r} has no {alias}; "
+            "see `understudy students list` for what is registered"
+        )
 
     def _aliases(self, workload: str) -> dict[str, int]:
         if workload not in self.workloads():
@@ -178,18 +187,24 @@ class Registry:
         """Write the lake's copy, then the student as it is registered now."""
         students = self._students(workload)
         named: dict[str, str] = {alias: s.name for s in students for alias in s.aliases}
-        documents.write_aliases(self._lake, workload, documents.Aliases(
-            candidate=named.get("candidate"), champion=named.get("champion"),
-            previous=named.get("previous"),
-            students={s.name: _written(self._lake, s.folder) for s in students},
-        ))
+        documents.write_aliases(
+            self._lake,
+            workload,
+            documents.Aliases(
+                candidate=named.get("candidate"),
+                champion=named.get("champion"),
+                previous=named.get("previous"),
+                students={s.name: _written(self._lake, s.folder) for s in students},
+            ),
+        )
         return next(s for s in students if s.name == name)
 
 
 def _registered(workload: str, version: ModelVersion, aliases: Mapping[str, int]) -> Registered:
     tags: dict[str, Any] = version.tags
-    own = {key.removeprefix(_TAG): str(value) for key, value in tags.items()
-           if key.startswith(_TAG)}
+    own = {
+        key.removeprefix(_TAG): str(value) for key, value in tags.items() if key.startswith(_TAG)
+    }
     number = int(version.version)
     held = tuple(a for a in ALIASES if aliases.get(a) == number)
     folder = Path(str(version.source).removeprefix("file://"))

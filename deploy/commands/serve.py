@@ -10,7 +10,12 @@ import logging
 import shlex
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from understudy.lake import Lake
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=DIR",
         help="students to serve, each under its name",
     )
-    parser.add_argument("--lake", type=Path, help="serve the registered students of this lake")
-    parser.add_argument("--workload", help="the workload whose students to serve, with --lake")
+    parser.add_argument("--workload", help="serve this workload's registered students")
+    parser.add_argument("--lake", type=Path, help="where they are registered (default: the file's)")
     parser.add_argument("--engine", choices=["auto", "vllm", "transformers"], default="auto")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one")
@@ -48,11 +53,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--vllm-python", type=Path, help="Python of the environment with vLLM")
     parser.add_argument("--vllm-args", default="", help="further arguments for vLLM, one string")
-    parser.add_argument(
-        "--allow-faults",
-        action="store_true",
-        help="allow POST /understudy/v1/fault (demos and tests only)",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,9 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from understudy.errors import ServingError
 
     stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    wanted = _wanted(args)
+    lake = _lake(args)
+    wanted = _wanted(args, lake)
     cards = [read_student(folder) for folder in wanted.values()]
     base_name = args.base or (cards[0].card.base if cards else "builtin")
     base = find_base(base_name)
@@ -80,11 +79,11 @@ def run(args: argparse.Namespace) -> int:
         args.port,
         max_rank,
         args.threads,
-        args.allow_faults,
         tuple(shlex.split(args.vllm_args)),
     )
     engine = make_engine(args.engine, plan, args.vllm_python)
     try:
+        _on_signal(_interrupt)  # a start may take minutes, and has no loop to look at `stopped`
         engine.start()
         roster = Roster(
             StudentServer(engine.url),
@@ -97,21 +96,45 @@ def run(args: argparse.Namespace) -> int:
         roster.follow(wanted)
         if wanted and not roster.served:
             raise ServingError(f"none of {', '.join(wanted)} may be served; the reasons are above")
+        _on_signal(lambda *_: stopped.set())
         announce(engine.url)
         while not stopped.wait(POLL_S):
             engine.check()
-            if args.lake:
-                roster.follow(_wanted(args))
+            if lake:
+                roster.follow(_wanted(args, lake))
+    except KeyboardInterrupt:
+        log.info("stopped while starting")
     finally:
         engine.stop()
     return 0
 
 
-def _wanted(args: argparse.Namespace) -> dict[str, Path]:
+def _on_signal(do: Callable[..., None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, do)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _lake(args: argparse.Namespace) -> "Lake | None":
+    """The lake whose registered students are served; None where only named ones are."""
+    from understudy.config import load
+    from understudy.errors import ConfigError
+    from understudy.lake import Lake
+
+    if args.workload:
+        return Lake(args.lake or load(args.config).lake)
+    if args.lake:
+        raise ConfigError("--lake needs --workload: whose students are to be served?")
+    return None
+
+
+def _wanted(args: argparse.Namespace, lake: "Lake | None") -> dict[str, Path]:
     """The students asked for by name, and those that the lake's registry names now."""
     from deploy.serving.roster import registered
     from understudy.errors import ConfigError
-    from understudy.lake import Lake
 
     named = {}
     for item in args.students:
@@ -119,6 +142,4 @@ def _wanted(args: argparse.Namespace) -> dict[str, Path]:
         if not sign or not name or not folder:
             raise ConfigError(f"--students {item!r}: write NAME=DIR, such as s-1=students/s-1")
         named[name] = Path(folder)
-    if bool(args.lake) != bool(args.workload):
-        raise ConfigError("--lake and --workload go together: give both or neither")
-    return named | (registered(Lake(args.lake), args.workload) if args.lake else {})
+    return named | (registered(lake, args.workload) if lake else {})

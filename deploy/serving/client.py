@@ -45,10 +45,15 @@ class StudentServer:
 
     def logprobs(self, model: str, prompt: list[int], completion: list[int]) -> list[float]:
         """Teacher-forced natural logs of the completion's tokens after the prompt."""
-        body = {"model": model, "prompt": prompt + completion, "max_tokens": 1,
-                "temperature": 0, "prompt_logprobs": 0}
+        body = {
+            "model": model,
+            "prompt": prompt + completion,
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+        }
         rows = self._call("POST", "/v1/completions", body).json()["choices"][0]["prompt_logprobs"]
-        tail = zip(completion, rows[len(prompt):], strict=True)
+        tail = zip(completion, rows[len(prompt) :], strict=True)
         return [float(row[str(token)]["logprob"]) for token, row in tail]
 
     def finish_reason(self, model: str, prompt: list[int], max_tokens: int) -> str:
@@ -63,8 +68,9 @@ class StudentServer:
         except httpx.TransportError as error:
             raise ServingError(f"{self.url}{path} does not answer: {error!r}") from error
         if response.status_code != 200:
-            raise ServingError(f"{self.url}{path} answered {response.status_code}: "
-                               f"{_message(response)}")
+            raise ServingError(
+                f"{self.url}{path} answered {response.status_code}: {_message(response)}"
+            )
         return response
 
 

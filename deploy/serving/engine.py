@@ -21,7 +21,6 @@ class Plan(NamedTuple):
     port: int
     max_rank: int
     threads: int | None = None
-    allow_faults: bool = False
     vllm_arguments: tuple[str, ...] = ()
 
 
@@ -50,8 +49,6 @@ def make_engine(name: Name, plan: Plan, vllm_python: Path | None) -> Engine:
             "or use --engine transformers"
         )
     if name != "transformers" and found is not None:
-        if plan.allow_faults:
-            raise ServingError("vLLM cannot --allow-faults; add --engine transformers")
         from deploy.serving.vllm_engine import VllmEngine
 
         return VllmEngine(plan, found)

@@ -36,19 +36,27 @@ class Probed:
     def failure(self) -> str | None:
         """Why the student may not take traffic, or None."""
         if self.trainer_to_base < MIN_EFFECT:
-            return (f"its adapter changes nothing: trained log-probabilities differ from the "
-                    f"base's by {self.trainer_to_base:.4f} on average; train it for longer")
+            return (
+                f"its adapter changes nothing: trained log-probabilities differ from the "
+                f"base's by {self.trainer_to_base:.4f} on average; train it for longer"
+            )
         if self.to_trainer > self.tolerance and self.to_base < self.to_trainer:
-            return (f"the base answers in its place: served log-probabilities are "
-                    f"{self.to_base:.4f} from the base's and {self.to_trainer:.4f} from the "
-                    "student's; does the server support the adapter's modules?")
+            return (
+                f"the base answers in its place: served log-probabilities are "
+                f"{self.to_base:.4f} from the base's and {self.to_trainer:.4f} from the "
+                "student's; does the server support the adapter's modules?"
+            )
         if self.to_trainer > self.tolerance:
-            return (f"served log-probabilities differ from the trained ones by "
-                    f"{self.to_trainer:.4f} on average (at most {self.tolerance}); "
-                    "are base, dtype and adapter those of the training?")
+            return (
+                f"served log-probabilities differ from the trained ones by "
+                f"{self.to_trainer:.4f} on average (at most {self.tolerance}); "
+                "are base, dtype and adapter those of the training?"
+            )
         if self.stopped < MIN_STOPPED * self.items:
-            return (f"it stopped by itself in {self.stopped} of {self.items} answers; "
-                    "was the end token trained?")
+            return (
+                f"it stopped by itself in {self.stopped} of {self.items} answers; "
+                "was the end token trained?"
+            )
         return None
 
 
@@ -56,9 +64,11 @@ def probe(
     server: StudentServer, model: str, items: Sequence[ProbeItem], tolerance: float
 ) -> Probed:
     """Ask `model` for its log-probabilities and endings on the trainer's items."""
-    served = list(chain.from_iterable(
-        server.logprobs(model, item.prompt_ids, item.completion_ids) for item in items
-    ))
+    served = list(
+        chain.from_iterable(
+            server.logprobs(model, item.prompt_ids, item.completion_ids) for item in items
+        )
+    )
     trained = [value for item in items for value in item.logprobs]
     base = [value for item in items for value in item.base_logprobs]
     endings = [
@@ -66,8 +76,12 @@ def probe(
         for item in items
     ]
     return Probed(
-        tokens=len(served), to_trainer=_distance(served, trained), to_base=_distance(served, base),
-        trainer_to_base=_distance(trained, base), stopped=endings.count("stop"), items=len(items),
+        tokens=len(served),
+        to_trainer=_distance(served, trained),
+        to_base=_distance(served, base),
+        trainer_to_base=_distance(trained, base),
+        stopped=endings.count("stop"),
+        items=len(items),
         tolerance=tolerance,
     )
 

@@ -25,7 +25,13 @@ class Roster:
     """What one server offers, and the two ways of changing that."""
 
     def __init__(
-        self, server: StudentServer, base: Path, base_hash: str, *, dtype: str, max_rank: int,
+        self,
+        server: StudentServer,
+        base: Path,
+        base_hash: str,
+        *,
+        dtype: str,
+        max_rank: int,
         tolerance: float | None = None,
     ) -> None:
         self._server, self._base, self._base_hash = server, base, base_hash
@@ -39,8 +45,10 @@ class Roster:
         student = read_student(folder)
         check_fit(student, self._base, self._base_hash)
         if student.rank > self._max_rank:
-            raise ServingError(f"student {name!r} has rank {student.rank}, the server was started "
-                               f"for {self._max_rank}; restart it with --max-lora-rank")
+            raise ServingError(
+                f"student {name!r} has rank {student.rank}, the server was started "
+                f"for {self._max_rank}; restart it with --max-lora-rank"
+            )
         trial = name + PROBING
         self._server.load(trial, str(student.folder))
         try:
@@ -53,8 +61,13 @@ class Roster:
         self.served[name] = folder
         log.info(
             "serving %s: %.4f from the trainer's log-probabilities (at most %g), %.2f from the "
-            "base's, %d of %d answers stopped", name, probed.to_trainer, probed.tolerance,
-            probed.to_base, probed.stopped, probed.items,
+            "base's, %d of %d answers stopped",
+            name,
+            probed.to_trainer,
+            probed.tolerance,
+            probed.to_base,
+            probed.stopped,
+            probed.items,
         )
         return probed
 
@@ -84,6 +97,8 @@ def registered(lake: Lake, workload: str) -> dict[str, Path]:
     aliases = documents.aliases(lake, workload)
     names = {n for n in (aliases.champion, aliases.candidate, aliases.previous) if n}
     if missing := sorted(names - aliases.students.keys()):
-        raise LakeError(f"control/students/{workload}.json names no folder for {missing[0]!r}; "
-                        "register it again with `understudy students register`")
+        raise LakeError(
+            f"control/students/{workload}.json names no folder for {missing[0]!r}; "
+            "register it again with `understudy students register`"
+        )
     return {name: lake.root / aliases.students[name] for name in sorted(names)}

@@ -73,19 +73,25 @@ def read_student(folder: Path) -> Student:
     if not (folder / "adapter_model.safetensors").is_file():
         raise ServingError(f"{folder} has no adapter_model.safetensors; export the student again")
     _check_kind(folder, lora)
-    return Student(card.name, folder.resolve(), card, max([lora.r, *lora.rank_pattern.values()]),
-                   items)
+    return Student(
+        card.name, folder.resolve(), card, max([lora.r, *lora.rank_pattern.values()]), items
+    )
 
 
 def check_fit(student: Student, base: Path, base_hash: str) -> None:
     """ServingError unless the adapter was trained on this base and its shapes fit."""
-    shapes = {name: s for path in sorted(base.glob("*.safetensors"))
-              for name, s in tensor_shapes(path).items()}
+    shapes = {
+        name: s
+        for path in sorted(base.glob("*.safetensors"))
+        for name, s in tensor_shapes(path).items()
+    }
     for module, (rank_in, rank_out) in _pairs(student.folder / "adapter_model.safetensors"):
         weight = shapes.get(f"{module}.weight")
         if weight is None:
-            raise ServingError(f"student {student.name!r} does not fit {base}: the base has no "
-                               f"{module}; serve it with its own base {student.card.base!r}")
+            raise ServingError(
+                f"student {student.name!r} does not fit {base}: the base has no "
+                f"{module}; serve it with its own base {student.card.base!r}"
+            )
         if (rank_out[0], rank_in[1]) != weight:
             raise ServingError(
                 f"student {student.name!r} does not fit {base}: {module} is {weight[0]}x{weight[1]}"
@@ -125,12 +131,16 @@ def _pairs(path: Path) -> Iterator[tuple[str, tuple[tuple[int, ...], tuple[int, 
 
 def _check_kind(folder: Path, lora: _Lora) -> None:
     odd = {
-        "peft_type": lora.peft_type != "LORA", "use_dora": lora.use_dora,
-        "modules_to_save": bool(lora.modules_to_save), "bias": lora.bias != "none",
+        "peft_type": lora.peft_type != "LORA",
+        "use_dora": lora.use_dora,
+        "modules_to_save": bool(lora.modules_to_save),
+        "bias": lora.bias != "none",
     }
     if found := [name for name, is_odd in odd.items() if is_odd]:
-        raise ServingError(f"{folder}: {', '.join(found)} of adapter_config.json cannot be served; "
-                           "train a plain LoRA")
+        raise ServingError(
+            f"{folder}: {', '.join(found)} of adapter_config.json cannot be served; "
+            "train a plain LoRA"
+        )
 
 
 def _read(path: Path, kind: type[T]) -> T:

@@ -45,8 +45,13 @@ class VllmEngine:
     def start(self) -> None:
         """Start and wait until /health answers."""
         self._child = subprocess.Popen(
-            self._command(), env=os.environ | self._environment(), text=True, errors="replace",
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent,
+            self._command(),
+            env=os.environ | self._environment(),
+            text=True,
+            errors="replace",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_die_with_parent,
         )
         threading.Thread(target=self._read, args=(self._child,), daemon=True).start()
         server, began, said = StudentServer(self.url), time.monotonic(), time.monotonic()
@@ -88,11 +93,26 @@ class VllmEngine:
             raise ServingError(f"rank {plan.max_rank} is above vLLM's {RANKS[-1]}; train a smaller")
         tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
         return [
-            str(self._python), "-m", "vllm.entrypoints.openai.api_server",
-            "--model", str(plan.base), "--served-model-name", plan.base_name,
-            "--host", plan.host, "--port", str(self._port),
-            "--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "4",
-            "--dtype", self.dtype, "--generation-config", "vllm",
+            str(self._python),
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            str(plan.base),
+            "--served-model-name",
+            plan.base_name,
+            "--host",
+            plan.host,
+            "--port",
+            str(self._port),
+            "--enable-lora",
+            "--max-lora-rank",
+            str(rank),
+            "--max-loras",
+            "4",
+            "--dtype",
+            self.dtype,
+            "--generation-config",
+            "vllm",
             *(tools if _writes_tool_calls(plan.base) else ()),
             *(() if self._gpu else ("--enforce-eager",)),  # compiling costs more than it gains here
             *plan.vllm_arguments,

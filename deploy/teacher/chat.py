@@ -79,7 +79,9 @@ def chat_deltas(index: int, answer: Answer) -> Iterator[Json]:
 def text_choice(index: int, answer: Answer) -> Json:
     """One choice of a whole text completion."""
     return {
-        "index": index, "text": answer.content or "", "logprobs": None,
+        "index": index,
+        "text": answer.content or "",
+        "logprobs": None,
         "finish_reason": answer.finish,
     }
 
@@ -93,4 +95,3 @@ def text_deltas(index: int, answer: Answer) -> Iterator[Json]:
 
 def _delta(index: int, delta: Json, finish: str | None = None) -> Json:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-

@@ -41,7 +41,8 @@ class ReplayTeacher:
         found = self._answers.get(_key(question))
         if found is None:
             raise ApiError(
-                404, f"this request is not in the replayed file {self.path.name} "
+                404,
+                f"this request is not in the replayed file {self.path.name} "
                 f"({len(self._answers)} distinct requests are; messages and tools must be equal)",
                 code="not_recorded",
             )

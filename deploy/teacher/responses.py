@@ -49,15 +49,28 @@ def response(request: ResponsesRequest, answer: Answer, usage: Usage) -> Json:
     """The whole object, completed, or incomplete where `max_output_tokens` cut it."""
     cut = answer.finish == "length"
     return {
-        "id": f"resp_{uuid7().replace('-', '')}", "object": "response",
-        "created_at": int(time.time()), "status": "incomplete" if cut else "completed",
-        "error": None, "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "instructions": request.instructions, "max_output_tokens": request.max_output_tokens,
-        "model": request.model, "output": list(_items(answer)), "parallel_tool_calls": True,
-        "previous_response_id": request.previous_response_id, "store": request.store,
-        "temperature": 1.0, "top_p": 1.0, "text": {"format": {"type": "text"}},
-        "tool_choice": request.tool_choice, "tools": request.tools or [], "truncation": "disabled",
-        "usage": _usage(usage), "user": None, "metadata": request.metadata or {},
+        "id": f"resp_{uuid7().replace('-', '')}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "incomplete" if cut else "completed",
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens,
+        "model": request.model,
+        "output": list(_items(answer)),
+        "parallel_tool_calls": True,
+        "previous_response_id": request.previous_response_id,
+        "store": request.store,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": request.tool_choice,
+        "tools": request.tools or [],
+        "truncation": "disabled",
+        "usage": _usage(usage),
+        "user": None,
+        "metadata": request.metadata or {},
     }
 
 
@@ -105,11 +118,22 @@ def _items(answer: Answer) -> Iterator[Json]:
     status = "incomplete" if answer.finish == "length" else "completed"
     if answer.content is not None:
         part = {"type": "output_text", "text": answer.content, "annotations": [], "logprobs": []}
-        yield {"id": _id("msg"), "type": "message", "status": status, "role": "assistant",
-               "content": [part]}
+        yield {
+            "id": _id("msg"),
+            "type": "message",
+            "status": status,
+            "role": "assistant",
+            "content": [part],
+        }
     for call in answer.tool_calls:
-        yield {"id": _id("fc"), "type": "function_call", "status": "completed",
-               "call_id": call.id, "name": call.name, "arguments": call.arguments}
+        yield {
+            "id": _id("fc"),
+            "type": "function_call",
+            "status": "completed",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments,
+        }
 
 
 def _message(item: Json) -> Json:

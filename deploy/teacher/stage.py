@@ -55,8 +55,12 @@ class Stage:
         if self.chance.random() < self.conditions.error_rate:
             status = self.chance.choice((500, 503, 429))
             retry = {"retry-after": "1", "retry-after-ms": "200"} if status == 429 else None
-            raise ApiError(status, f"injected by --error-rate {self.conditions.error_rate}",
-                           code="injected", headers=retry)
+            raise ApiError(
+                status,
+                f"injected by --error-rate {self.conditions.error_rate}",
+                code="injected",
+                headers=retry,
+            )
 
     async def token(self, count: int = 1) -> None:
         """The time that `count` tokens take."""
@@ -79,8 +83,12 @@ class Stage:
         if response_id is None:
             return []
         if response_id not in self.kept:
-            raise ApiError(404, f"Response with id '{response_id}' not found.",
-                           param="previous_response_id", code="previous_response_not_found")
+            raise ApiError(
+                404,
+                f"Response with id '{response_id}' not found.",
+                param="previous_response_id",
+                code="previous_response_not_found",
+            )
         return self.kept[response_id]
 
     async def paced(

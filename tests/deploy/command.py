@@ -26,14 +26,20 @@ class Command:
     def __enter__(self) -> "Command":
         with self.log.open("w") as errors:
             self.process = subprocess.Popen(
-                self._arguments, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT,
+                self._arguments,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
         threading.Thread(target=self._read, daemon=True).start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self.stop()

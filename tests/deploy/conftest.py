@@ -35,9 +35,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folder = tmp_path_factory.mktemp("tiny")
     base = make_base(folder / "base")
     students = {"colour-0001": FACTS, "colour-0002": OTHER_FACTS}
-    return Tiny(base, {
-        name: make_student(folder / name, base, name, facts) for name, facts in students.items()
-    })
+    return Tiny(
+        base,
+        {name: make_student(folder / name, base, name, facts) for name, facts in students.items()},
+    )
 
 
 @pytest.fixture(scope="session", params=["transformers", "vllm"])
@@ -52,7 +53,17 @@ def served(
     students = [f"{name}={folder}" for name, folder in tiny.students.items()]
     log = tmp_path_factory.mktemp("served") / f"{engine}.log"
     with Command(
-        "serve", "-v", "--engine", engine, "--base", tiny.base, "--port", 0,
-        "--students", *students, *more, log=log,
+        "serve",
+        "-v",
+        "--engine",
+        engine,
+        "--base",
+        tiny.base,
+        "--port",
+        0,
+        "--students",
+        *students,
+        *more,
+        log=log,
     ) as command:
         yield Server(engine, command.started().url, command.process.pid)

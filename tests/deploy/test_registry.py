@@ -20,8 +20,14 @@ NAMES = ("triage-0001", "triage-0002", "triage-0003")
 def make_folder(folder: Path, name: str, workload: str = "triage") -> Path:
     """A student's folder with all that the registry looks at; nothing of it is ever loaded."""
     folder.mkdir(parents=True)
-    card = {"name": name, "workload": workload, "base": "builtin", "base_hash": "b" * 64,
-            "dataset_hash": "d" * 64, "metrics": {"loss": 0.5}}
+    card = {
+        "name": name,
+        "workload": workload,
+        "base": "builtin",
+        "base_hash": "b" * 64,
+        "dataset_hash": "d" * 64,
+        "metrics": {"loss": 0.5},
+    }
     item = {"prompt_ids": [1], "completion_ids": [2], "logprobs": [-0.1], "base_logprobs": [-3.0]}
     (folder / "student.json").write_text(json.dumps(card))
     (folder / "probe.json").write_text(json.dumps({"items": [item]}))
@@ -56,9 +62,12 @@ def registry(lake: Lake) -> Registry:
 
 
 def gate(lake: Lake, name: str, word: documents.Word) -> None:
-    documents.write_verdict(lake, documents.Verdict(
-        workload="triage", student=name, kind="gate", signal="exact", verdict=word, evidence={}
-    ))
+    documents.write_verdict(
+        lake,
+        documents.Verdict(
+            workload="triage", student=name, kind="gate", signal="exact", verdict=word, evidence={}
+        ),
+    )
 
 
 def aliases(lake: Lake) -> tuple[str | None, str | None, str | None]:
@@ -106,9 +115,13 @@ def test_without_a_pass_nobody_is_promoted_but_by_force(
 
 def test_what_a_rollout_changed_in_the_lake_is_taken_over(registry: Registry, lake: Lake) -> None:
     written = documents.aliases(lake, "triage")
-    documents.write_aliases(lake, "triage", documents.Aliases(
-        champion="triage-0002", previous="triage-0001", students=written.students
-    ))
+    documents.write_aliases(
+        lake,
+        "triage",
+        documents.Aliases(
+            champion="triage-0002", previous="triage-0001", students=written.students
+        ),
+    )
     held = {s.name: s.aliases for s in registry.students("triage")}
     assert held == {"triage-0001": ("previous",), "triage-0002": ("champion",), "triage-0003": ()}
     registry.rollback("triage")
@@ -149,7 +162,9 @@ def test_the_command_lists_and_shows(registry: Registry, lake: Lake, tmp_path: P
         assert command.ended() == 0
         listed = json.loads(command.line())
     assert [(s["name"], s["aliases"]) for s in listed] == [
-        ("triage-0003", ["candidate"]), ("triage-0002", []), ("triage-0001", []),
+        ("triage-0003", ["candidate"]),
+        ("triage-0002", []),
+        ("triage-0001", []),
     ]
     promote = ("promote", "triage", "--json")
     with Command("students", *config, *promote, log=tmp_path / "log") as command:

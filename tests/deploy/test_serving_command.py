@@ -1,4 +1,4 @@
-"""`understudy serve` as a process: signals, refusals, its engine's death, injected faults."""
+"""`understudy serve` as a process: signals, refusals, its engine's death."""
 
 import signal
 import stat
@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.deploy.command import Command
-from tests.deploy.conftest import FACTS, Tiny
+from tests.deploy.conftest import Tiny
 from understudy import documents
 from understudy.lake import Lake
 
@@ -16,8 +16,12 @@ IN_PROCESS = ("--engine", "transformers", "--threads", 1, "--port", 0)
 
 
 def ask(url: str, model: str, text: str) -> httpx.Response:
-    body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0,
-            "max_tokens": 20}
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": text}],
+        "temperature": 0,
+        "max_tokens": 20,
+    }
     return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
 
 
@@ -27,9 +31,13 @@ def content(url: str, model: str, text: str) -> str:
 
 def test_students_of_the_lake_are_served_until_sigterm(tiny: Tiny, tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
-    documents.write_aliases(lake, "colour", documents.Aliases(
-        champion="colour-0001", students={n: str(f) for n, f in tiny.students.items()}
-    ))
+    documents.write_aliases(
+        lake,
+        "colour",
+        documents.Aliases(
+            champion="colour-0001", students={n: str(f) for n, f in tiny.students.items()}
+        ),
+    )
     arguments = ("--lake", lake.root, "--workload", "colour", "--base", tiny.base)
     with Command("serve", *IN_PROCESS, *arguments, log=tmp_path / "log") as command:
         url = command.started().url
@@ -42,35 +50,13 @@ def test_students_of_the_lake_are_served_until_sigterm(tiny: Tiny, tmp_path: Pat
         httpx.get(f"{url}/health")
 
 
-def test_injected_faults_are_wrong_answers_or_errors(tiny: Tiny, tmp_path: Path) -> None:
-    name, folder = next(iter(tiny.students.items()))
-    arguments = ("--students", f"{name}={folder}", "--allow-faults")
-    with Command("serve", *IN_PROCESS, *arguments, log=tmp_path / "log") as command:
-        url = command.started().url
-
-        def inject(behaviour: str) -> int:
-            body = {"model": name, "behaviour": behaviour}
-            return httpx.post(f"{url}/understudy/v1/fault", json=body).status_code
-
-        assert content(url, name, "sky") == FACTS["sky"]
-        assert inject("wrong") == 200
-        assert [content(url, name, asked) for asked in ("apple", "coal")] == [
-            FACTS["sky"], FACTS["apple"],
-        ]
-        assert inject("broken") == 200
-        assert ask(url, name, "apple").status_code == 500
-        assert inject("sound") == 200
-        assert content(url, name, "apple") == FACTS["apple"]
-        assert inject("invisible") == 400
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
         (("--base", "/nowhere"), 1, "no base model '/nowhere'"),
         (("--students", "folder"), 1, "write NAME=DIR"),
         (("--students", "a=/nowhere"), 1, "is this a folder that `understudy train` made?"),
-        (("--lake", "somewhere"), 1, "--lake and --workload go together"),
+        (("--lake", "somewhere"), 1, "--lake needs --workload"),
         (("--engine", "vllm", "--vllm-python", "/nowhere/python"), 1, "no Python at /nowhere"),
     ],
 )
@@ -89,8 +75,12 @@ def test_a_server_without_one_sound_student_ends(tiny: Tiny, tmp_path: Path) -> 
     (name, folder), (_, other) = tiny.students.items()
     mixed = tmp_path / "mixed"
     mixed.mkdir()
-    for source, file in ((folder, "adapter_model.safetensors"), (folder, "adapter_config.json"),
-                         (folder, "student.json"), (other, "probe.json")):
+    for source, file in (
+        (folder, "adapter_model.safetensors"),
+        (folder, "adapter_config.json"),
+        (folder, "student.json"),
+        (other, "probe.json"),
+    ):
         (mixed / file).write_bytes((source / file).read_bytes())
     arguments = ("--students", f"{name}={mixed}")
     with Command("serve", *IN_PROCESS, *arguments, log=tmp_path / "log") as command:

@@ -68,13 +68,16 @@ def test_a_stream_says_what_the_whole_answer_says(client: openai.OpenAI, tiny: T
 def test_usage_ends_a_stream_when_it_is_asked_for(client: openai.OpenAI) -> None:
     request = chat("colour-0001", "sky")
     whole = client.chat.completions.create(**request).usage
-    chunks = list(client.chat.completions.create(
-        **request, stream=True, stream_options={"include_usage": True}
-    ))
+    chunks = list(
+        client.chat.completions.create(
+            **request, stream=True, stream_options={"include_usage": True}
+        )
+    )
     last = chunks[-1]
     assert last.choices == []
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (
-        whole.prompt_tokens, whole.completion_tokens
+        whole.prompt_tokens,
+        whole.completion_tokens,
     )
     assert whole.total_tokens == whole.prompt_tokens + whole.completion_tokens
 
@@ -111,19 +114,23 @@ def test_teacher_forced_logprobs_are_the_trainers(served: Server, tiny: Tiny) ->
         for item in json.loads((folder / "probe.json").read_text())["items"]:
             prompt, completion = item["prompt_ids"], item["completion_ids"]
             for model, key in ((name, "logprobs"), (str(tiny.base), "base_logprobs")):
-                body = {"model": model, "prompt": prompt + completion, "max_tokens": 1,
-                        "prompt_logprobs": 0}
+                body = {
+                    "model": model,
+                    "prompt": prompt + completion,
+                    "max_tokens": 1,
+                    "prompt_logprobs": 0,
+                }
                 answer = httpx.post(f"{served.url}/v1/completions", json=body).json()
                 rows = answer["choices"][0]["prompt_logprobs"]
                 assert rows[0] is None
-                values = [r[str(i)]["logprob"] for i, r in zip(
-                    completion, rows[len(prompt):], strict=True)]
+                values = [
+                    r[str(i)]["logprob"]
+                    for i, r in zip(completion, rows[len(prompt) :], strict=True)
+                ]
                 assert values == pytest.approx(item[key], abs=0.01)
 
 
-def test_the_server_renders_prompts_as_the_trainer_did(
-    client: openai.OpenAI, tiny: Tiny
-) -> None:
+def test_the_server_renders_prompts_as_the_trainer_did(client: openai.OpenAI, tiny: Tiny) -> None:
     items = json.loads((tiny.students["colour-0001"] / "probe.json").read_text())["items"]
     for asked, item in zip(FACTS, items, strict=True):
         answer = client.chat.completions.create(**chat("colour-0001", asked))
@@ -143,9 +150,7 @@ def test_several_choices_are_told_apart(client: openai.OpenAI, tiny: Tiny) -> No
 
 def test_a_seed_repeats_a_sampled_answer(client: openai.OpenAI, tiny: Tiny) -> None:
     request = chat(str(tiny.base), "coal", seed=11) | {"temperature": 1, "top_p": 0.9}
-    texts = {
-        client.chat.completions.create(**request).choices[0].message.content for _ in range(3)
-    }
+    texts = {client.chat.completions.create(**request).choices[0].message.content for _ in range(3)}
     assert len(texts) == 1
 
 
@@ -178,7 +183,8 @@ def test_an_unknown_model_is_a_404(client: openai.OpenAI) -> None:
 )
 def test_a_malformed_request_is_a_client_error(served: Server, body: bytes) -> None:
     answer = httpx.post(
-        f"{served.url}/v1/chat/completions", content=body,
+        f"{served.url}/v1/chat/completions",
+        content=body,
         headers={"content-type": "application/json"},
     )
     assert 400 <= answer.status_code < 500

@@ -1,6 +1,5 @@
 """The in-process engine's pieces: text that is held back, tool calls, batches that change."""
 
-
 from itertools import pairwise
 
 import pytest
@@ -63,9 +62,7 @@ def test_a_tool_call_is_found_wherever_the_stream_is_cut(cuts: set[int]) -> None
     sent = "".join(split.feed(whole[a:b]) for a, b in pairwise(marks))
     rest, calls = split.finish()
     assert (sent, rest) == ("see: ", "")
-    assert [call["function"] for call in calls] == [
-        {"name": "f", "arguments": '{"a": [1, "}"]}'}
-    ]
+    assert [call["function"] for call in calls] == [{"name": "f", "arguments": '{"a": [1, "}"]}'}]
 
 
 @pytest.mark.parametrize("text", ["a < b", "<tool_call>{oops}</tool_call>", "<tool_call>{}"])
@@ -78,8 +75,9 @@ def test_text_that_is_no_call_stays_text(text: str) -> None:
 
 def test_tool_arguments_reach_the_template_as_an_object(model: Model) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
-    ids = render(model.tokenizer, [{"role": "assistant", "content": None, "tool_calls": [call]}],
-                 None, {})
+    ids = render(
+        model.tokenizer, [{"role": "assistant", "content": None, "tool_calls": [call]}], None, {}
+    )
     assert '"arguments": {"a": 1}' in model.tokenizer.decode(ids)
 
 

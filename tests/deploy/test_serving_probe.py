@@ -71,9 +71,10 @@ def emptied(folder: Path) -> None:
 
 def without_effect(folder: Path) -> None:
     emptied(folder)
-    edit_json(folder / "probe.json", lambda probe: [
-        item.update(logprobs=item["base_logprobs"]) for item in probe["items"]
-    ])
+    edit_json(
+        folder / "probe.json",
+        lambda probe: [item.update(logprobs=item["base_logprobs"]) for item in probe["items"]],
+    )
 
 
 def slightly_other(folder: Path) -> None:
@@ -86,8 +87,9 @@ def narrower(folder: Path) -> None:
 
 def of_other_layers(folder: Path) -> None:
     tensors = load_file(folder / ADAPTER)
-    save_file({n.replace("layers.1.", "layers.7."): t for n, t in tensors.items()},
-              folder / ADAPTER)
+    save_file(
+        {n.replace("layers.1.", "layers.7."): t for n, t in tensors.items()}, folder / ADAPTER
+    )
 
 
 def of_other_weights(folder: Path) -> None:
@@ -156,21 +158,28 @@ def test_a_sound_student_is_served_under_its_own_name_alone(
 
 
 def test_the_roster_follows_the_lake_and_a_refusal_stops_nobody(
-    roster: Roster, tiny: Tiny, folder: Path, tmp_path: Path,
+    roster: Roster,
+    tiny: Tiny,
+    folder: Path,
+    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     emptied(folder)
     lake = Lake(tmp_path / "lake")
     folders = {n: str(f) for n, f in tiny.students.items()} | {"broken-0001": str(folder)}
-    documents.write_aliases(lake, "colour", documents.Aliases(
-        candidate="broken-0001", champion="colour-0001", students=folders
-    ))
+    documents.write_aliases(
+        lake,
+        "colour",
+        documents.Aliases(candidate="broken-0001", champion="colour-0001", students=folders),
+    )
     roster.follow(registered(lake, "colour"))
     assert set(roster.served) == {"colour-0001"}
     assert caplog.text.count("'broken-0001' is refused") == 1
-    documents.write_aliases(lake, "colour", documents.Aliases(
-        candidate="broken-0001", champion="colour-0002", students=folders
-    ))
+    documents.write_aliases(
+        lake,
+        "colour",
+        documents.Aliases(candidate="broken-0001", champion="colour-0002", students=folders),
+    )
     roster.follow(registered(lake, "colour"))
     assert set(roster.served) == {"colour-0002"}
     assert caplog.text.count("'broken-0001' is refused") == 1

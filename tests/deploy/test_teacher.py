@@ -14,9 +14,16 @@ from tests.deploy.command import Command
 from understudy import triage
 
 TOOLS = [
-    {"type": "function", "function": {"name": name, "parameters": {
-        "type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
-    }}}
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+            },
+        },
+    }
     for name in ("get_weather", "book_hotel")
 ]
 
@@ -60,9 +67,11 @@ def test_a_stream_says_what_the_whole_answer_says(client: openai.OpenAI) -> None
 
 def test_usage_comes_in_a_stream_only_when_it_is_asked_for(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(**hello())
-    chunks = list(client.chat.completions.create(
-        **hello(), stream=True, stream_options={"include_usage": True}
-    ))
+    chunks = list(
+        client.chat.completions.create(
+            **hello(), stream=True, stream_options={"include_usage": True}
+        )
+    )
     assert [c.usage for c in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1].choices == []
     assert chunks[-1].usage == whole.usage
@@ -70,8 +79,10 @@ def test_usage_comes_in_a_stream_only_when_it_is_asked_for(client: openai.OpenAI
 
 
 def test_a_system_prompt_seen_before_counts_as_cached(client: openai.OpenAI) -> None:
-    messages = [{"role": "system", "content": "Speak like a pirate of old."},
-                {"role": "user", "content": "hi"}]
+    messages = [
+        {"role": "system", "content": "Speak like a pirate of old."},
+        {"role": "user", "content": "hi"},
+    ]
     seen = [
         client.chat.completions.create(model="m", messages=messages).usage.prompt_tokens_details
         for _ in range(2)
@@ -90,8 +101,11 @@ def test_stop_and_max_tokens_cut_the_answer(client: openai.OpenAI) -> None:
 
 
 def test_tools_are_called_in_both_forms_alike(client: openai.OpenAI) -> None:
-    request = {"model": "m", "tools": TOOLS, "messages": [
-        {"role": "user", "content": "get_weather and book_hotel for Rome"}]}
+    request = {
+        "model": "m",
+        "tools": TOOLS,
+        "messages": [{"role": "user", "content": "get_weather and book_hotel for Rome"}],
+    }
     calls = client.chat.completions.create(**request).choices[0].message.tool_calls
     assert [call.function.name for call in calls] == ["get_weather", "book_hotel"]
     rebuilt: dict[int, dict[str, str]] = {}
@@ -110,19 +124,24 @@ def test_tools_are_called_in_both_forms_alike(client: openai.OpenAI) -> None:
 
 
 def test_after_a_tool_result_comes_text(client: openai.OpenAI) -> None:
-    call = {"id": "c1", "type": "function",
-            "function": {"name": "get_weather", "arguments": "{}"}}
-    answer = client.chat.completions.create(model="m", tools=TOOLS, messages=[
-        {"role": "user", "content": "weather?"},
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
-    ]).choices[0]
+    call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    answer = client.chat.completions.create(
+        model="m",
+        tools=TOOLS,
+        messages=[
+            {"role": "user", "content": "weather?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+        ],
+    ).choices[0]
     assert (answer.message.tool_calls, answer.finish_reason) == (None, "stop")
 
 
 def test_a_json_schema_is_obeyed(client: openai.OpenAI) -> None:
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"},
-                                               "tag": {"enum": ["a", "b"]}}}
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}, "tag": {"enum": ["a", "b"]}},
+    }
     form = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
     answer = client.chat.completions.create(**hello(response_format=form))
     assert json.loads(answer.choices[0].message.content) == {"ok": True, "tag": "a"}
@@ -214,13 +233,15 @@ def test_errors_are_injected_at_their_rate_and_repeatably(tmp_path: Path) -> Non
 
 
 def test_replay_answers_what_was_recorded_and_nothing_else(tmp_path: Path) -> None:
-    call = {"id": "c9", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}
+    call = {"id": "c9", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     asked = [[{"role": "user", "content": text}] for text in ("one", "two")]
     rows = [
         {"request": {"model": "t", "messages": asked[0], "temperature": 0}, "answer": "first"},
         {"request": {"messages": asked[0]}, "answer": "second"},
-        {"request": {"messages": asked[1], "tools": TOOLS},
-         "answer_message": {"role": "assistant", "content": None, "tool_calls": [call]}},
+        {
+            "request": {"messages": asked[1], "tools": TOOLS},
+            "answer_message": {"role": "assistant", "content": None, "tool_calls": [call]},
+        },
     ]
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))

@@ -19,10 +19,10 @@ from understudy.base_model import base_hash
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }} "
-    "Call one by <tool_call>{\"name\": ..., \"arguments\": ...}</tool_call><|im_end|>\n{% endif %}"
+    'Call one by <tool_call>{"name": ..., "arguments": ...}</tool_call><|im_end|>\n{% endif %}'
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-    "{% for c in m.tool_calls or [] %}<tool_call>{\"name\": {{ c.function.name | tojson }}, "
-    "\"arguments\": {{ c.function.arguments | tojson }}}</tool_call>{% endfor %}<|im_end|>\n"
+    '{% for c in m.tool_calls or [] %}<tool_call>{"name": {{ c.function.name | tojson }}, '
+    '"arguments": {{ c.function.arguments | tojson }}}</tool_call>{% endfor %}<|im_end|>\n'
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CONTEXT = 256
@@ -33,11 +33,19 @@ def make_base(folder: Path, *, hidden: int = 64, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
     config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden,
-        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=32,
-        max_position_embeddings=CONTEXT, tie_word_embeddings=True,
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
         initializer_range=0.3,  # tied embeddings bound the logits; 0.02 could never be sure
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=0,
     )
     Qwen3ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -45,8 +53,13 @@ def make_base(folder: Path, *, hidden: int = 64, seed: int = 0) -> Path:
 
 
 def make_student(
-    folder: Path, base: Path, name: str, facts: dict[str, str] = FACTS, *,
-    rank: int = 8, ends: bool = True,
+    folder: Path,
+    base: Path,
+    name: str,
+    facts: dict[str, str] = FACTS,
+    *,
+    rank: int = 8,
+    ends: bool = True,
 ) -> Path:
     """Train a LoRA on the facts and write the student's folder; `ends=False` forgets to stop."""
     torch.manual_seed(1)
@@ -81,17 +94,33 @@ def _write_cards(
             with model.disable_adapter():
                 untrained = _logprobs(model, prompt, completion).tolist()
             trained = _logprobs(model, prompt, completion).tolist()
-            items.append({
-                "prompt_ids": prompt, "completion_ids": completion, "logprobs": trained,
-                "base_logprobs": untrained,
-            })
+            items.append(
+                {
+                    "prompt_ids": prompt,
+                    "completion_ids": completion,
+                    "logprobs": trained,
+                    "base_logprobs": untrained,
+                }
+            )
     (folder / "probe.json").write_text(json.dumps({"items": items}))
-    (folder / "student.json").write_text(json.dumps({
-        "name": name, "workload": name.rsplit("-", 1)[0], "base": str(base),
-        "base_hash": base_hash(base), "dataset": "facts", "dataset_hash": "f" * 64,
-        "template_hash": "0" * 64, "metrics": {"loss": 0.01}, "created_at": 0.0, "run_id": None,
-        "stop_ids": [rows[0][1][-1]], "lora": {"r": rank},
-    }))
+    (folder / "student.json").write_text(
+        json.dumps(
+            {
+                "name": name,
+                "workload": name.rsplit("-", 1)[0],
+                "base": str(base),
+                "base_hash": base_hash(base),
+                "dataset": "facts",
+                "dataset_hash": "f" * 64,
+                "template_hash": "0" * 64,
+                "metrics": {"loss": 0.01},
+                "created_at": 0.0,
+                "run_id": None,
+                "stop_ids": [rows[0][1][-1]],
+                "lora": {"r": rank},
+            }
+        )
+    )
 
 
 def _row(tokenizer: Any, asked: str, said: str, ends: bool) -> tuple[list[int], list[int]]:
@@ -113,12 +142,19 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     text = [f"{a} {b} user assistant system tool" for a, b in FACTS.items()] * 4
-    raw.train_from_iterator(text, trainers.BpeTrainer(
-        vocab_size=320, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
-    ))
+    raw.train_from_iterator(
+        text,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+        tokenizer_object=raw,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
     )
     tokenizer.chat_template = TEMPLATE
     return tokenizer

@@ -23,7 +23,6 @@ from deploy.openai_api import (
     sse,
 )
 from deploy.serving.inprocess import chat, completion
-from deploy.serving.inprocess.fault import Behaviour
 from deploy.serving.inprocess.protocol import ChatRequest, CompletionRequest
 from deploy.serving.inprocess.students import Students
 from understudy.errors import ServingError
@@ -39,12 +38,7 @@ class _Unload(msgspec.Struct):
     lora_name: str
 
 
-class _Fault(msgspec.Struct):
-    model: str
-    behaviour: Behaviour
-
-
-def make_app(students: Students, *, allow_faults: bool = False) -> FastAPI:
+def make_app(students: Students) -> FastAPI:
     """The app over a loaded model; closing the app stops the worker."""
 
     @asynccontextmanager
@@ -56,14 +50,6 @@ def make_app(students: Students, *, allow_faults: bool = False) -> FastAPI:
     speak_openai(app)
     _add_generation(app, students)
     _add_adapters(app, students)
-    if allow_faults:
-
-        @app.post("/understudy/v1/fault")
-        async def fault(http: Request) -> Response:
-            request = read(await http.body(), _Fault)
-            students.faults.inject(request.model, request.behaviour)
-            return json_response({"model": request.model, "behaviour": request.behaviour})
-
     return app
 
 
@@ -92,8 +78,9 @@ def _add_adapters(app: FastAPI, students: Students) -> None:
 
     @app.get("/v1/models")
     async def models() -> Response:
-        base = model_card(students.base, root=students.base, parent=None,
-                          max_model_len=students.model.max_length)
+        base = model_card(
+            students.base, root=students.base, parent=None, max_model_len=students.model.max_length
+        )
         adapters = [
             model_card(name, root=str(path), parent=students.base)
             for name, path in students.folders.items()

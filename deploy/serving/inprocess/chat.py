@@ -24,7 +24,6 @@ class Chat:
         prompt = render(
             students.model.tokenizer, request.messages, tools, request.chat_template_kwargs or {}
         )
-        prompt = students.faults.prompt(request.model, prompt)
         limit = request.max_completion_tokens or request.max_tokens
         room = students.model.max_length - len(prompt)
         asked = check_context(students.model.max_length, len(prompt), limit)
@@ -83,7 +82,9 @@ class Chat:
         if calls:
             message |= {"content": content.strip() or None, "tool_calls": calls}
         return {
-            "index": index, "message": message, "logprobs": self._logprobs(piece),
+            "index": index,
+            "message": message,
+            "logprobs": self._logprobs(piece),
             "finish_reason": "tool_calls" if calls else piece.finish,
         }
 
@@ -91,7 +92,9 @@ class Chat:
         self, index: int, delta: Json, piece: Piece | None = None, finish: str | None = None
     ) -> bytes:
         choice = {
-            "index": index, "delta": delta, "logprobs": piece and self._logprobs(piece),
+            "index": index,
+            "delta": delta,
+            "logprobs": piece and self._logprobs(piece),
             "finish_reason": finish,
         }
         return sse(self._envelope.chunk(choice, include_usage=self._request.include_usage))

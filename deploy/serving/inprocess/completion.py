@@ -23,10 +23,7 @@ class Completion:
         if request.echo:
             raise ApiError(400, "'echo' is not served; ask for 'prompt_logprobs'", param="echo")
         self._prompts = self._read_prompts(request.prompt)
-        self._asks = [
-            ask for prompt in self._prompts
-            for ask in self._asks_for(students.faults.prompt(request.model, prompt), adapter)
-        ]
+        self._asks = [ask for prompt in self._prompts for ask in self._asks_for(prompt, adapter)]
         self._envelope = text_envelope(request.model, None)
         self._generated = 0
 
@@ -83,7 +80,9 @@ class Completion:
     def _choice(self, index: int, piece: Piece) -> Json:
         request, decode = self._request, self._students.decode
         choice: Json = {
-            "index": index, "text": piece.text, "finish_reason": piece.finish,
+            "index": index,
+            "text": piece.text,
+            "finish_reason": piece.finish,
             "logprobs": None if request.logprobs is None else text_logprobs(piece.tokens, decode),
         }
         sequence = self._asks[index].sequence

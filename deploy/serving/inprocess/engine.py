@@ -33,7 +33,7 @@ class InProcessEngine:
         model = Model(self._plan.base, self._plan.threads)
         self.dtype = model.dtype
         students = Students(self._plan.base_name, model)
-        app = make_app(students, allow_faults=self._plan.allow_faults)
+        app = make_app(students)
         self._server = server(app)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="student-http"
@@ -42,8 +42,12 @@ class InProcessEngine:
         while not self._server.started:
             self.check()
             time.sleep(0.02)
-        log.info("%s is ready after %.1f s at %s", self._plan.base_name,
-                 time.monotonic() - began, self.url)
+        log.info(
+            "%s is ready after %.1f s at %s",
+            self._plan.base_name,
+            time.monotonic() - began,
+            self.url,
+        )
 
     def check(self) -> None:
         """ServingError if the server's thread has ended."""

@@ -120,13 +120,18 @@ class Model:
         logits = self._net(input_ids=ids, use_cache=False).logits[0]
         logprobs = logits.float().log_softmax(-1)
         return [
-            None, *(described(t, logprobs[i], count) for i, t in enumerate(prompt[1:])),
+            None,
+            *(described(t, logprobs[i], count) for i, t in enumerate(prompt[1:])),
         ]
 
     def _forward(self, ids: Tensor, positions: Tensor, batch: Batch, keep: int) -> Tensor:
         output = self._net(
-            input_ids=ids, attention_mask=batch.mask, position_ids=positions,
-            past_key_values=batch.cache, use_cache=True, logits_to_keep=keep,
+            input_ids=ids,
+            attention_mask=batch.mask,
+            position_ids=positions,
+            past_key_values=batch.cache,
+            use_cache=True,
+            logits_to_keep=keep,
         )
         logits: Tensor = output.logits
         return logits

@@ -89,10 +89,15 @@ def sampling(
     stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
     ends = frozenset() if request.ignore_eos else end_ids
     return Sampling(
-        max_tokens=asked, temperature=temperature, top_p=top_p, top_k=max(request.top_k or 0, 0),
-        seed=request.seed, stop=tuple(s for s in stop if s),
+        max_tokens=asked,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=max(request.top_k or 0, 0),
+        seed=request.seed,
+        stop=tuple(s for s in stop if s),
         stop_ids=ends | frozenset(request.stop_token_ids or ()),
-        logprobs=request.alternatives, prompt_logprobs=of_prompt,
+        logprobs=request.alternatives,
+        prompt_logprobs=of_prompt,
     )
 
 
@@ -101,10 +106,12 @@ def check_context(limit: int, prompt: int, asked: int | None) -> int:
     wanted = 1 if asked is None else asked
     if prompt + wanted > limit:
         raise ApiError(
-            400, f"This model's maximum context length is {limit} tokens. However, you requested "
+            400,
+            f"This model's maximum context length is {limit} tokens. However, you requested "
             f"{prompt + wanted} tokens ({prompt} in the messages, {wanted} in the completion). "
             "Please reduce the length of the messages or completion.",
-            code="context_length_exceeded", param="messages",
+            code="context_length_exceeded",
+            param="messages",
         )
     return limit - prompt if asked is None else asked
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from deploy.openai_api import ApiError
-from deploy.serving.inprocess.fault import Faults
 from deploy.serving.inprocess.model import Model
 from deploy.serving.inprocess.template import writes_tool_calls
 from deploy.serving.inprocess.worker import Worker
@@ -22,7 +21,6 @@ class Students:
     model: Model
     worker: Worker = field(init=False)
     folders: dict[str, Path] = field(default_factory=dict)
-    faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
         self.worker = Worker(self.model)
@@ -44,8 +42,12 @@ class Students:
     async def load(self, name: str, folder: Path, *, in_place: bool) -> None:
         """Load an adapter; a name in use is refused unless it is to be replaced."""
         if name == self.base or (name in self.folders and not in_place):
-            raise ApiError(400, f"The lora adapter '{name}' has already been loaded; unload it "
-                                "first, or set 'load_inplace'", param="lora_name")
+            raise ApiError(
+                400,
+                f"The lora adapter '{name}' has already been loaded; unload it "
+                "first, or set 'load_inplace'",
+                param="lora_name",
+            )
         if not (folder / "adapter_config.json").is_file():
             raise ApiError(404, f"{folder} holds no adapter", param="lora_path")
         if name in self.folders:

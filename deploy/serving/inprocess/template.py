@@ -24,8 +24,12 @@ def render(tokenizer: Any, messages: list[Json], tools: list[Json] | None, more:
         raise ApiError(400, "the base model has no chat template; use /v1/completions")
     try:
         ids = tokenizer.apply_chat_template(
-            [_for_template(message) for message in messages], tools=tools or None,
-            add_generation_prompt=True, tokenize=True, return_dict=False, **more,
+            [_for_template(message) for message in messages],
+            tools=tools or None,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            **more,
         )
     except Exception as error:  # templates are programs of their own and raise what they like
         raise ApiError(400, f"the chat template refused the messages: {error}") from error
@@ -81,7 +85,8 @@ def _with_object(call: Json) -> Json:
             function["arguments"] = json.loads(function["arguments"] or "{}")
         except ValueError as error:
             raise ApiError(
-                400, f"arguments of tool call {function.get('name')!r} are no JSON: {error}",
+                400,
+                f"arguments of tool call {function.get('name')!r} are no JSON: {error}",
                 param="messages",
             ) from error
     return call | {"function": function}

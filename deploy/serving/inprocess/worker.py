@@ -141,7 +141,8 @@ class Worker:
 def _advance(rows: list[Sequence], tokens: list[Token]) -> set[int]:
     """Give each row its token; the indices of the rows that have ended."""
     return {
-        i for i, (row, token) in enumerate(zip(rows, tokens, strict=True))
+        i
+        for i, (row, token) in enumerate(zip(rows, tokens, strict=True))
         if row.cancelled or row.add(token)
     }
 
