@@ -43,7 +43,7 @@ format: $(INSTALLED)  ## Format the code and fix what can be fixed
 
 .PHONY: bench
 bench: $(INSTALLED)  ## Measure the proxy beside its peers
-	$(PYTHON) -m benchmarks
+	mkdir -p build && $(PYTHON) -m benchmarks.proxy --json build/bench-proxy.json
 
 .PHONY: install
 install: $(INSTALLED)  ## Make the environment .venv from constraints.txt
