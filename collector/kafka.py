@@ -20,6 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, TopicAlreadyExistsError
 
 from understudy.config import Kafka
+from understudy.errors import UnderstudyError
 
 FAILURES = (KafkaError, OSError, asyncio.TimeoutError)
 MAX_MESSAGE = 7 << 20  # a longer frame travels as a blob in the lake
@@ -125,6 +126,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     ) -> None:
         self._topic, self._assigned, self._revoked = kafka.topic, assigned, revoked
         self._group = group
+        self._failed: Exception | None = None
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=kafka.bootstrap_servers,
             group_id=_GROUP if group else None,
@@ -145,10 +147,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         if not self._group:
             every = [TopicPartition(self._topic, number) for number in range(partitions)]
             self._consumer.assign(every)
-            await self.on_partitions_assigned(every)
+            await self._begin(every)
 
     async def poll(self, timeout_ms: int, max_records: int) -> dict[int, list[Record]]:
         """What has arrived, by partition."""
+        if self._failed:
+            raise self._failed
         try:
             found = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
         except NoOffsetForPartitionError:
@@ -176,8 +180,16 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         await _close(self._consumer.stop())
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """aiokafka's callback: ask the owner where each partition begins."""
-        wanted = list(assigned)
+        """aiokafka's callback: ask the owner where each partition begins.
+
+        aiokafka swallows what a callback raises, and would then never read: `poll` raises it.
+        """
+        try:
+            await self._begin(list(assigned))
+        except (*FAILURES, UnderstudyError) as error:
+            self._failed = error
+
+    async def _begin(self, wanted: list[TopicPartition]) -> None:
         starts = await self._consumer.beginning_offsets(wanted)
         ends = await self._consumer.end_offsets(wanted)
         for where in wanted:

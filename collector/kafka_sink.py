@@ -34,7 +34,6 @@ class KafkaSink:
         self._flush_s = config.collector.flush_s if flush_s is None else flush_s
         self._partitions: dict[int, Partition] = {}
         self._consumer: Consumer | None = None
-        self._refusal: LakeError | None = None
         self._stopping = self._away = self._failing = False
         self._probed = 0.0
 
@@ -90,8 +89,6 @@ class KafkaSink:
 
     async def _take(self, consumer: Consumer) -> int:
         batches = await consumer.poll(_POLL_MS, _RECORDS_AT_ONCE)
-        if self._refusal:
-            raise self._refusal
         for number, records in batches.items():
             partition = self._partitions.get(number)
             for record in records if partition else ():
@@ -156,12 +153,12 @@ class KafkaSink:
         """Where to read partition `number` from, by the newest file."""
         partition = self._partition(number)
         if partition.next_offset > log_end:
-            self._refusal = LakeError(
+            raise LakeError(
                 f"topic {self._kafka.topic}, partition {number} ends at {log_end}, the lake is at "
                 f"{partition.next_offset}: the topic was made anew; name another `kafka.topic` "
                 "and another lake"
             )
-        elif partition.next_offset < log_start:
+        if partition.next_offset < log_start:
             log.error(
                 "%s: offsets %d-%d are gone by retention; their frames are lost",
                 partition.name,
@@ -170,11 +167,13 @@ class KafkaSink:
             )
             partition.jump(log_start)
         self._partitions[number] = partition
+        log.info("%s: ours, from offset %d of %d", partition.name, partition.next_offset, log_end)
         return min(partition.next_offset, log_end)
 
     def _revoke(self, number: int) -> None:
         partition = self._partitions.pop(number, None)
         if partition:
+            log.info("%s: goes to another sink", partition.name)
             try:
                 partition.flush()
             except LakeError as error:  # whoever has the partition next reads it again

@@ -173,3 +173,17 @@ def test_a_spool_that_was_collected_without_kafka_goes_on_with_it(
         assert run(tmp_path, "ship", "--once") == 0
         assert run(tmp_path, "collect", "--once") == 0
         assert sorted(attempt_ids(tmp_path / "lake")) == sorted(wanted)
+
+
+def test_a_topic_that_was_made_anew_is_refused_with_the_remedy(
+    tmp_path: Path, kafka_bootstrap: str
+) -> None:
+    configure(tmp_path, kafka_bootstrap)
+    with spool(tmp_path / "spool") as writer:
+        wanted = exchanges(writer, 5)
+    assert run(tmp_path, "ship", "--once") == 0
+    assert run(tmp_path, "collect", "--once") == 0
+    configure(tmp_path, kafka_bootstrap)  # another topic, the same lake
+    assert run(tmp_path, "collect", "--once") == 1
+    assert "the topic was made anew" in (tmp_path / "collect.log").read_text()
+    assert_stored(tmp_path, wanted)
