@@ -53,24 +53,25 @@ class Reads(NamedTuple):
     students: int
 
 
-def load(folder: Path, split: str) -> list[Row]:
-    """The rows of a split, in order; DatasetError for a missing or bad file."""
-    path = folder / f"{split}.jsonl"
+def load(path: Path) -> list[Row]:
+    """The rows of a JSON-lines file, in order; DatasetError for a missing or bad file."""
     try:
         with path.open(encoding="utf-8") as lines:
             return list(_rows(path, lines))
     except OSError as error:
         raise DatasetError(
-            f"cannot read {path}: {error.strerror}; name a folder of `understudy dataset build`"
+            f"cannot read {path}: {error.strerror}; name a folder of `understudy dataset build`, "
+            "or with --test a file of rows"
         ) from error
 
 
-def count_read(folder: Path, student: str) -> Reads:
-    """Enter this reading into `reads.json` beside the test set; returns the count with it."""
+def count_read(folder: Path, test: Path, student: str) -> Reads:
+    """Enter this reading of `test` into the dataset's `reads.json`; its count with this one."""
     beside = Lake(folder)
-    reads = beside.get_json("reads.json") or []
-    reads.append({"student": student, "at": time.time()})
-    beside.put_json("reads.json", reads)
+    every = beside.get_json("reads.json") or []
+    every.append({"test": str(test.resolve()), "student": student, "at": time.time()})
+    beside.put_json("reads.json", every)
+    reads = [read for read in every if read.get("test") == str(test.resolve())]
     return Reads(len(reads), len({read["student"] for read in reads}))
 
 

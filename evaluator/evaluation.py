@@ -27,10 +27,14 @@ from understudy.views import connect
 
 
 class Task(NamedTuple):
-    """What to evaluate; `base_model` is the untrained base's served name, if it is to be asked."""
+    """What to evaluate: the rows of `test`; the baselines learn from `dataset`'s train split.
+
+    `base_model` is the untrained base's served name, if it is to be asked.
+    """
 
     workload: str
     dataset: Path
+    test: Path
     endpoint: Endpoint
     gate: Gate
     base_model: str | None = None
@@ -47,8 +51,8 @@ class Outcome(NamedTuple):
 
 def evaluate(task: Task, lake: Lake, say: Callable[[str], None]) -> Outcome:
     """Run it; `say` gets a line for each stage. Errors of data and network leave as they are."""
-    rows = _with_teacher(load(task.dataset, "test"), lake)
-    train = load(task.dataset, "train")
+    rows = _with_teacher(load(task.test), lake)
+    train = load(task.dataset / "train.jsonl")
     scorer = choose(task.gate.scorer, [row.reference for row in [*train, *rows]])
     say(f"{len(rows)} held-out rows, compared as {scorer.kind}")
     replies = _ask(task.endpoint, rows)
@@ -63,9 +67,10 @@ def evaluate(task: Task, lake: Lake, say: Callable[[str], None]) -> Outcome:
         student=task.endpoint.model,
         url=task.endpoint.base_url,
         dataset=str(task.dataset),
+        test=str(task.test),
         margin=margin,
         alpha=alpha,
-        reads=count_read(task.dataset, task.endpoint.model),
+        reads=count_read(task.dataset, task.test, task.endpoint.model),
         base=base,
     )
     return Outcome(about, comparison, verdict, _write(lake, about, comparison, verdict))

@@ -29,6 +29,7 @@ class About(NamedTuple):
     student: str
     url: str
     dataset: str
+    test: str
     margin: float
     alpha: float
     reads: Reads
@@ -52,6 +53,7 @@ def to_json(about: About, comparison: Comparison, verdict: GateVerdict) -> dict[
         "workload": about.workload,
         "student": about.student,
         "dataset": about.dataset,
+        "test": about.test,
         "verdict": verdict.verdict,
         "question": verdict.question,
         "reasons": verdict.reasons,

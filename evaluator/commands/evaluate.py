@@ -22,6 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", type=Path, help="folder of `dataset build` (default: the workload's newest)"
     )
+    parser.add_argument(
+        "--test", type=Path, help="held-out rows (default: the dataset's test split)"
+    )
     parser.add_argument("--student", help="served name (default: the adapter's)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--student-url", help="its server's address, with /v1 (default: the file's)")
@@ -64,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
         gate = known.gate if known else Gate()
         lake = Lake(args.lake or (config.lake if config else Path("lake")))
         dataset = args.dataset or newest(lake.root, args.workload)
-        task = Task(args.workload, dataset, endpoint, gate, args.base_model_name)
+        test = args.test or dataset / "test.jsonl"
+        task = Task(args.workload, dataset, test, endpoint, gate, args.base_model_name)
         outcome = evaluate(task, lake, _say)
     sys.stdout.write(_as_json(outcome) if args.json else _as_table(outcome))
     return 0
