@@ -82,7 +82,7 @@ def auto_batch_size(rows: int) -> int:
 
 def auto_learning_rate(hidden: int) -> float:
     """A good rate for LoRA by the width of the base; narrow models stand and need more."""
-    power = 0.0775 if hidden >= NARROW else 0.9
+    power = 0.0775 if hidden >= NARROW else 0.67
     return float(5e-4 * (2000 / hidden) ** power)
 
 

@@ -175,9 +175,6 @@ def test_a_missing_gpu_is_refused(tiny_folder: Path) -> None:
         load_base(str(tiny_folder), "toaster")
 
 
-_PYTHON = (sys.executable, "-m", "understudy")
-
-
 def _words(base: Path, dataset: Path, out: Path, lake: Path) -> list[str]:
     return [
         *("train", "--dataset", str(dataset)),
@@ -192,30 +189,29 @@ def _adapter(out: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_killed_run_goes_on_to_the_same_student(
-    tiny_folder: Path, dataset_folder: Path, tmp_path: Path
+    tiny_folder: Path, dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """kill -9 in the middle, then --resume: the weights of the run that nobody disturbed."""
     lake = tmp_path / "lake"
     before = signal.getsignal(signal.SIGTERM)
     assert main(_words(tiny_folder, dataset_folder, tmp_path / "quiet", lake)) == 0
     assert signal.getsignal(signal.SIGTERM) is before
-    killed = [*_PYTHON, *_words(tiny_folder, dataset_folder, tmp_path / "killed", lake)]
-    with subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    words = _words(tiny_folder, dataset_folder, tmp_path / "killed", lake)
+    command = [sys.executable, "-m", "understudy", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         checkpoint = _wait_for(tmp_path / "killed" / "runs", process)
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "killed" / "student").exists()
     assert checkpoint.parent.is_dir()
-    resumed = subprocess.run([*killed, "--resume"], check=True, capture_output=True, text=True)
-    steps = [json.loads(line)["step"] for line in _metrics(Path(json.loads(resumed.stdout)["run"]))]
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 0
+    run = Path(json.loads(capsys.readouterr().out)["run"])
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 121)), "each step stands once in metrics.jsonl"
     wanted, found = _adapter(tmp_path / "quiet"), _adapter(tmp_path / "killed")
     assert wanted.keys() == found.keys()
     for name, weight in wanted.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-6)
-
-
-def _metrics(run: Path) -> list[str]:
-    return (run / "metrics.jsonl").read_text().splitlines()
 
 
 def _wait_for(runs: Path, process: "subprocess.Popen[bytes]") -> Path:
