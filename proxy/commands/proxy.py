@@ -7,12 +7,17 @@ import multiprocessing
 import signal
 import socket
 import sys
+import threading
+import time
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from understudy.config import Config, load
 from understudy.errors import ConfigError
 
 log = logging.getLogger(__name__)
+SHORT_LIFE_S = 10.0
+MOST_SHORT_LIVES = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,24 +53,48 @@ def _work(path: Path, sock: socket.socket) -> None:
 
     from proxy.worker import serve
 
+    for number in (signal.SIGTERM, signal.SIGINT):  # a forked worker inherits its master's
+        signal.signal(number, signal.SIG_DFL)
     uvloop.run(serve(path, sock))
 
 
 def _supervise(path: Path, socks: list[socket.socket]) -> int:
-    """Fork a worker per socket and restart none: a supervisor that knows the whole does that."""
+    """A forked worker per socket; one that dies is replaced, on the same socket.
+
+    The sockets stay open here, so that connections wait for the new worker instead of being
+    refused. Who dies right after its start, again and again, ends all: that is no accident.
+    """
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_work, args=(path, sock)) for sock in socks]
-    for worker in workers:
+    stopping = threading.Event()
+
+    def fork(sock: socket.socket) -> multiprocessing.process.BaseProcess:
+        worker = context.Process(target=_work, args=(path, sock))
         worker.start()
-    for sock in socks:
-        sock.close()
+        return worker
+
+    workers = [fork(sock) for sock in socks]
 
     def stop(*_: object) -> None:
+        stopping.set()
         for worker in workers:
             worker.terminate()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    started, short_lives = time.monotonic(), 0
+    while not stopping.is_set():
+        wait([worker.sentinel for worker in workers])
+        for number, worker in enumerate(workers):
+            if worker.is_alive() or stopping.is_set():
+                continue
+            short_lives = short_lives + 1 if time.monotonic() - started < SHORT_LIFE_S else 0
+            started = time.monotonic()
+            if short_lives >= MOST_SHORT_LIVES:
+                log.error("workers die as soon as they start; the proxy ends")
+                stop()
+                break
+            log.error("worker %d died (%s); starting another", number, worker.exitcode)
+            workers[number] = fork(socks[number])
     for worker in workers:
         worker.join()
     return max(abs(worker.exitcode or 0) for worker in workers)

@@ -125,6 +125,21 @@ def test_workers_share_the_port_and_each_writes_its_own_spool(tmp_path: Path) ->
     assert len(hashes) == 1  # the salt is shared
 
 
+def test_a_worker_that_dies_is_replaced_and_the_port_stays_open(tmp_path: Path) -> None:
+    with Origin() as origin:
+        text = f"teacher: {{base_url: {origin.url!r}}}\nlisten: {{port: 0, workers: 2}}"
+        with command(configure(tmp_path, text)) as (process, port):
+            wait_for(lambda: len(spools(tmp_path / "spool")) == 2)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGKILL)
+            for i in range(20):  # those that meet the dead worker's socket wait for its successor
+                assert ask(port, post(chat(str(i)))).body == CHAT
+            wait_for(lambda: len(spools(tmp_path / "spool")) == 3)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+    assert frame_types(tmp_path).count(FrameType.RESPONSE) == 20
+
+
 @pytest.mark.parametrize(
     ("text", "words", "said"),
     [
