@@ -11,7 +11,7 @@ from trainer.base import BUILTIN
 from trainer.base.corpus import document
 from trainer.base.grammar import expand, grammar
 from trainer.base.tokenizer import ROLES
-from trainer.model import load_base
+from trainer.model import Base, load_base
 from understudy import triage
 from understudy.base_model import find_base
 from understudy.cli import main
@@ -63,24 +63,25 @@ def test_the_committed_base_is_small_and_whole() -> None:
     assert config.model_type == "qwen3"
 
 
-def test_the_committed_base_takes_any_text_and_follows_the_task_shape() -> None:
-    base = load_base("builtin", "cpu")
-    tokenizer = base.renderer.tokenizer
+def test_the_committed_base_takes_any_text() -> None:
+    tokenizer = load_base("builtin", "cpu").renderer.tokenizer
     odd = "Zażółć gęślą jaźń 😀\n\t{}[]<x>  2 spaces"
     assert tokenizer.decode(tokenizer.encode(odd, add_special_tokens=False)) == odd
-    rng, right = random.Random(5), 0
-    words = grammar().words["thing"]
-    for _ in range(20):
-        said = " ".join(rng.sample(words, 3))
-        right += _written(base, f"{said}", "Repeat the message.") == said
-    assert right >= 15
 
 
-def _written(base: object, user: str, system: str) -> str:
+def test_the_committed_base_follows_the_shape_of_a_task_before_any_training() -> None:
+    base = load_base("builtin", "cpu")
+    asked = "Name the intent. Write it like flight_late."
+    for said, intent in (
+        ("I lost my card in Paris.", "card_lost"),
+        ("How do I cancel my hotel?", "hotel_cancel"),
+        ("Someone stole my bicycle!", "bicycle_stolen"),
+    ):
+        assert _written(base, said, asked) == intent
+
+
+def _written(base: Base, user: str, system: str) -> str:
     """Greedy answer of the base."""
-    from trainer.model import Base
-
-    assert isinstance(base, Base)
     messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     text = base.renderer.text(messages, None, add_generation_prompt=True)
     ids = torch.tensor([base.renderer.tokenizer.encode(text, add_special_tokens=False)])
