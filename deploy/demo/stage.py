@@ -42,7 +42,7 @@ workloads:
     canary: {{sticky_by: user}}
     holdout: 0.25                          # large, so that a demo of minutes has enough pairs
     hybrid: {{target_quality: 0.95, confidence: 0.9}}
-    gate: {{margin: 0.05}}
+    gate: {{margin: 0.1}}                  # a 4 M parameter student; 0.02 is the default
     rollout:
       steps:
       - {{shadow: 1.0, min_pairs: 100}}

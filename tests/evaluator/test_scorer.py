@@ -4,9 +4,10 @@ import doctest
 
 import pytest
 
-from evaluator import answer, diff, scorer
+from evaluator import answer, scorer
 from evaluator.answer import Answer, ToolCall, from_choice, from_message
 from evaluator.scorer import Scorer, choose, composed, fields, token_f1
+from understudy import diff
 
 
 @pytest.mark.parametrize("module", [answer, diff, scorer])
