@@ -20,7 +20,7 @@ from proxy.message import Head, Request
 from proxy.refusal import INTERNAL, LOG_FULL, Refusal, upstream_refusal
 from proxy.shadow import Beside, Shadows
 from proxy.site import Site
-from proxy.sse import error_event, is_final
+from proxy.sse import error_event, is_final, opening
 from proxy.upstream import END, Call, Event, Failure
 from proxy.view import RequestView, endpoint_of, read_view
 from understudy.exchange import Arm
@@ -45,6 +45,7 @@ class Relay:
         "_held",
         "_level",
         "_now",
+        "_opening",
         "_paused",
         "_shadows",
         "_site",
@@ -64,7 +65,7 @@ class Relay:
         self._call: Call | None = None
         self._attempt: Attempt | None = None
         self._held: Head | None = None
-        self._tail = b""
+        self._tail = self._opening = b""
         self._paused = False
         self._body: bytes | None = b""
         self._spent = 0.0
@@ -246,6 +247,16 @@ class Relay:
     def _on_body(self, data: bytes) -> None:
         assert self._attempt is not None
         self._attempt.add(data)
+        if self._exchange.state == "held" and self._view.stream:
+            self._opening += data
+            encoded = self._held is not None and self._held.content_encoding
+            found = "answer" if encoded else opening(self._opening)
+            if found == "error":
+                self._drop_call()
+                self._on_failure(Failure("in_band", "the stream began with an error"))
+            if found != "answer":
+                return
+            data, self._opening = self._opening, b""
         if self._exchange.body() is Do.SEND_HEAD:
             assert self._held is not None
             self._stage_head(self._held)
@@ -260,6 +271,7 @@ class Relay:
         if self._exchange.state == "held":
             assert self._held is not None
             self._stage_head(self._held)
+            self._client.stage(self._opening)
         do = self._exchange.end()
         self._call = None
         self._attempt.settle_breaker()
@@ -303,6 +315,7 @@ class Relay:
         log.info("exchange %s: student failed (%s), teacher takes over", self.id,
                  attempt.error_type(failure))  # fmt: skip
         self._drop_call()
+        self._opening = b""
         self._try()
 
     # Means

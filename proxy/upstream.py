@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from proxy.message import Head, Request
 
-FailureKind = Literal["connect", "timeout", "closed", "protocol", "provider"]
+FailureKind = Literal["connect", "timeout", "closed", "protocol", "provider", "in_band"]
 
 
 class End:

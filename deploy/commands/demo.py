@@ -40,7 +40,7 @@ class _Teller:
         self._console, self._started, self._told = console, started, 0.0
 
     def act(self, title: str) -> None:
-        self._console.print(f"\n[bold]{self._clock()}  {title}[/bold]")
+        self._console.print(f"\n[bold]{self._clock()}  {title}[/bold]", soft_wrap=True)
 
     def progress(self, done: int, total: int, text: str) -> None:
         every = 0.2 if self._console.is_terminal else 5.0
@@ -51,7 +51,7 @@ class _Teller:
         self._console.print(line, end="\r" if self._console.is_terminal and done < total else "\n")
 
     def result(self, text: str) -> None:
-        self._console.print(f"       {text}", markup=False)
+        self._console.print(f"       {text}", markup=False, soft_wrap=True)
 
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self._started)

@@ -18,14 +18,10 @@ def swap_for_broken(stage: Stage, student: str, folder: Path) -> None:
     broken = stage.folder / "broken" / student
     shutil.copytree(folder, broken)
     _negate(broken / "adapter_model.safetensors")
-    server = stage.url("serve") + "/v1"
-    for path, body in (
-        ("unload_lora_adapter", {"lora_name": student}),
-        ("load_lora_adapter", {"lora_name": student, "lora_path": str(broken)}),
-    ):
-        answer = httpx.post(f"{server}/{path}", json=body, timeout=60)
-        if answer.status_code != 200:
-            raise ServingError(f"{path}: {answer.status_code} {answer.text[:200]}")
+    body = {"lora_name": student, "lora_path": str(broken), "load_inplace": True}
+    answer = httpx.post(stage.url("serve") + "/v1/load_lora_adapter", json=body, timeout=60)
+    if answer.status_code != 200:
+        raise ServingError(f"the server refused the swap: {answer.status_code} {answer.text[:200]}")
 
 
 def _negate(weights: Path) -> None:

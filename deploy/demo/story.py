@@ -131,7 +131,11 @@ def _distil(stage: Stage, facts: Facts, tell: Teller) -> None:
     facts.training = stage.run(
         "train", "--dataset", facts.dataset["path"], "--experiment-name", "demo"
     )
-    tell.result(f"student {facts.training['name']}: {facts.training['metrics']}")
+    learnt = facts.training["metrics"]
+    tell.result(
+        f"student {facts.training['name']}: {learnt['validation_exact']:.1%} of the validation "
+        f"tickets exact, {learnt['tokens_per_s']:,.0f} tokens/s"
+    )
 
 
 def _judge(stage: Stage, engine: str, facts: Facts, tell: Teller) -> None:
@@ -150,7 +154,10 @@ def _judge(stage: Stage, engine: str, facts: Facts, tell: Teller) -> None:
     if facts.evaluation["verdict"] != "PASS":
         raise UnderstudyError(f"the gate says {facts.evaluation['verdict']}; see the report")
     stage.run("students", "register", folder)
-    tell.result(f"verdict {facts.evaluation['verdict']}")
+    tell.result(
+        f"agreement {facts.evaluation['agreement']:.1%} on {facts.evaluation['n']:,} tickets: "
+        f"{facts.evaluation['verdict']}"
+    )
 
 
 class _Live:

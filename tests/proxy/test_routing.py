@@ -133,9 +133,41 @@ def test_failing_student_is_replaced_unseen_before_the_first_byte(tmp_path: Path
     assert second.response["outcome"] == "complete"
 
 
-def test_student_that_breaks_off_after_the_first_byte_is_not_replaced(tmp_path: Path) -> None:
+ROLE = (
+    b'data: {"id":"c1","object":"chat.completion.chunk",'
+    b'"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    "said", [b'data: {"error":{"message":"no adapter"}}\n\n', b": ping\n\n", b'data: {"id"']
+)
+@pytest.mark.parametrize("prelude", [b"", ROLE])
+def test_student_stream_that_fails_before_its_first_word_is_replaced_unseen(
+    tmp_path: Path, prelude: bytes, said: bytes
+) -> None:
     async def answer(request: Received, line: Line) -> None:
-        await line.send(SSE_HEAD, chunked(STREAM[:40]), pause_s=0.1)
+        await line.send(SSE_HEAD, chunked(prelude + said), pause_s=0.1)
+        line.abort()
+
+    with Origin() as teacher, Origin(answer) as student:
+        rules = workload(student.url, "student")
+        with Proxy(tmp_path, teacher=teacher.url, workloads=rules) as proxy:
+            with Client(proxy.port) as client:
+                client.send(post(chat(stream=True)))
+                assert client.reply().body == STREAM
+            first, second = proxy.ended(2)
+    assert first.response is not None
+    assert first.response["error_type"] in ("in_band", "closed")
+    assert first.response_body == prelude + said  # what the student said is in the record all the same
+    assert second.request["role"] == "fallback"
+
+
+def test_student_that_breaks_off_after_the_first_word_is_not_replaced(tmp_path: Path) -> None:
+    said = STREAM[:250]  # a whole event and a part of the next
+
+    async def answer(request: Received, line: Line) -> None:
+        await line.send(SSE_HEAD, chunked(said), pause_s=0.1)
         line.abort()
 
     with Origin() as teacher, Origin(answer) as student:
@@ -144,7 +176,7 @@ def test_student_that_breaks_off_after_the_first_byte_is_not_replaced(tmp_path: 
             with Client(proxy.port) as client:
                 client.send(post(chat(stream=True)))
                 client.head()
-                assert client.rest() == chunked(STREAM[:40])
+                assert client.rest() == chunked(said)
             [attempt] = proxy.ended()
     assert teacher.requests == []
     assert attempt.response is not None

@@ -15,7 +15,7 @@ from proxy.exchange import Do, Exchange
 from proxy.intake import Intake
 from proxy.message import Request
 from proxy.splice import splice_model
-from proxy.sse import error_event, is_final
+from proxy.sse import error_event, is_final, opening
 from proxy.view import RequestView, read_view
 from understudy.policy import Policy, Student, WorkloadPolicy
 
@@ -299,6 +299,18 @@ def test_decompression_is_bounded() -> None:
 
     bomb = gzip.compress(b'{"model":"m","x":"' + b"a" * (8 << 20) + b'"}')
     assert view_of(bomb, (b"content-encoding", b"gzip")).model is None
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_an_opening_waits_for_the_first_word(end: bytes) -> None:
+    chunk = b'data: {"object":"chat.completion.chunk","choices":[{"delta":%b,"index":0}]}'
+    role = chunk % b'{"role":"assistant","content":""}' + end
+    assert opening(b"") == opening(role) == opening(b": ping" + end) == "wait"
+    assert opening(role + b'data: {"error":{"message":"x"}}' + end) == "error"
+    for said in (b'{"content":"a"}', b'{"tool_calls":[{}]}', b'{"reasoning":"a"}', b"null"):
+        assert opening(role + chunk % said + end) == "answer"
+    assert opening(b'data: {"type":"response.created"}' + end) == "answer"
+    assert opening(b"data: [DONE]" + end) == opening(b"x" * 70_000) == "answer"
 
 
 def test_final_events_and_error_events() -> None:

@@ -52,7 +52,8 @@ class Model:
         return frozenset(i for i in [*listed, self.tokenizer.eos_token_id] if i is not None)
 
     def load(self, name: str, folder: Path) -> None:
-        """Add the adapter in `folder` under `name`."""
+        """Add the adapter in `folder` under `name`, in place of one that has the name already."""
+        before = self._slots.get(name)
         slot = f"slot{self._made}"
         self._made += 1
         try:
@@ -66,6 +67,8 @@ class Model:
         self._active = name
         self._peft.base_model.enable_adapter_layers()
         self._peft.set_adapter(slot)
+        if before is not None:
+            self._peft.delete_adapter(before)
 
     def _add(self, slot: str, folder: str) -> None:
         if self._peft is None:

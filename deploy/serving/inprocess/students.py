@@ -50,8 +50,6 @@ class Students:
             )
         if not (folder / "adapter_config.json").is_file():
             raise ApiError(404, f"{folder} holds no adapter", param="lora_path")
-        if name in self.folders:
-            await self.unload(name)
         await asyncio.wrap_future(self.worker.call(lambda: self.model.load(name, folder)))
         self.folders[name] = folder
 
