@@ -12,9 +12,10 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deploy.serving.student import Student
     from understudy.lake import Lake
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         args.port,
         max_rank,
         args.threads,
+        _template_kwargs(cards),
         tuple(shlex.split(args.vllm_args)),
     )
     engine = make_engine(args.engine, plan, args.vllm_python)
@@ -116,6 +118,16 @@ def _on_signal(do: Callable[..., None]) -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _template_kwargs(cards: "list[Student]") -> dict[str, Any]:
+    """What all the students' prompts were rendered with: one server has one template."""
+    from understudy.errors import ServingError
+
+    if any(card.card.template_kwargs != cards[0].card.template_kwargs for card in cards):
+        names = ", ".join(card.name for card in cards)
+        raise ServingError(f"{names} were trained with different templates; serve them apart")
+    return cards[0].card.template_kwargs if cards else {}
 
 
 def _lake(args: argparse.Namespace) -> "Lake | None":

@@ -41,11 +41,11 @@ workloads:
     shadow: {{sample: 0.5}}
     canary: {{sticky_by: user}}
     holdout: 0.25                          # large, so that a demo of minutes has enough pairs
-    hybrid: {{target_quality: 0.95, confidence: 0.9}}
+    hybrid: {{target_quality: 0.9, confidence: 0.9}}
     gate: {{margin: 0.1}}                  # a 4 M parameter student; 0.02 is the default
     rollout:
       steps:
-      - {{shadow: 1.0, min_pairs: 100}}
+      - {{shadow: 1.0, min_pairs: 250}}
       - {{setWeight: 10, min_pairs: 60}}
       - {{setWeight: 50, min_pairs: 60}}
       - {{hybrid: true, min_pairs: 60}}

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
+
 from deploy.demo.sabotage import swap_for_broken
 from deploy.demo.stage import TEACHER_MODEL, WORKLOAD, Stage, until
 from deploy.traffic import Application, Background, Call, Sent, send_all
@@ -147,6 +149,7 @@ def _judge(stage: Stage, engine: str, facts: Facts, tell: Teller) -> None:
         "--engine", engine, "--port", port,
     )  # fmt: skip
     stage.wait_for("serve", "/v1/models", 240)
+    until(lambda: STUDENT in _served(stage), 120, f"the parity probe of {STUDENT}")
     facts.evaluation = stage.run(
         "evaluate", "--workload", WORKLOAD, "--dataset", facts.dataset["path"],
         "--student", STUDENT, "--student-url", stage.url("serve") + "/v1",
@@ -158,6 +161,11 @@ def _judge(stage: Stage, engine: str, facts: Facts, tell: Teller) -> None:
         f"agreement {facts.evaluation['agreement']:.1%} on {facts.evaluation['n']:,} tickets: "
         f"{facts.evaluation['verdict']}"
     )
+
+
+def _served(stage: Stage) -> list[str]:
+    cards = httpx.get(stage.url("serve") + "/v1/models", timeout=10).json()["data"]
+    return [card["id"] for card in cards]
 
 
 class _Live:
@@ -191,9 +199,9 @@ def _take_over(stage: Stage, traffic: "_Live", facts: Facts, tell: Teller) -> No
         facts.walk.append((name, now - since))
         since = now
         tell.result(f"{name}: {event.reason}")
-        if number == 1:
+        if number == 2:
             stage.run("router", WORKLOAD)
-            tell.result("a router was fitted on the shadow's pairs, for the hybrid step")
+            tell.result("a router was fitted on the pairs so far, for the hybrid step")
 
 
 def _next_event(stage: Stage, number: int) -> documents.RolloutEvent:

@@ -4,7 +4,7 @@ Everything else goes over HTTP (`client.py`), so that both engines are used in o
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from deploy.serving.vllm_python import find_vllm_python
 from understudy.errors import ServingError
@@ -20,8 +20,9 @@ class Plan(NamedTuple):
     host: str
     port: int
     max_rank: int
-    threads: int | None = None
-    vllm_arguments: tuple[str, ...] = ()
+    threads: int | None
+    template_kwargs: dict[str, Any]  # what the prompts were rendered with in training
+    vllm_arguments: tuple[str, ...]
 
 
 class Engine(Protocol):

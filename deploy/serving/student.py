@@ -41,6 +41,7 @@ class _Card(msgspec.Struct, frozen=True):
     dataset_hash: str = ""
     run_id: str | None = None
     stop_ids: list[int] = []
+    template_kwargs: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
 
 

@@ -8,6 +8,7 @@ into such rows (vllm#48421, open); students are right among each other.
 """
 
 import ctypes
+import json
 import logging
 import os
 import signal
@@ -114,6 +115,11 @@ class VllmEngine:
             "--generation-config",
             "vllm",
             *(tools if _writes_tool_calls(plan.base) else ()),
+            *(
+                ("--default-chat-template-kwargs", json.dumps(plan.template_kwargs))
+                if plan.template_kwargs
+                else ()
+            ),
             *(() if self._gpu else ("--enforce-eager",)),  # compiling costs more than it gains here
             *plan.vllm_arguments,
         ]

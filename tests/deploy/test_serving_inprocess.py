@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from deploy.serving.inprocess.cache import Batch
+from deploy.serving.inprocess.chat import Chat
 from deploy.serving.inprocess.model import Model
+from deploy.serving.inprocess.protocol import ChatRequest
 from deploy.serving.inprocess.sequence import Piece, Sampling, Sequence, Token
+from deploy.serving.inprocess.students import Students
 from deploy.serving.inprocess.template import ToolText, render
 from tests.deploy.conftest import Tiny
 
@@ -127,6 +130,40 @@ def test_an_unloaded_adapter_leaves_the_others(tiny: Tiny) -> None:
     model.load("again", tiny.students["colour-0002"])
     model.activate("again")
     assert _greedy(model, [1, 5, 9], 4) == before
+
+
+def test_an_adapter_is_replaced_in_place(tiny: Tiny) -> None:
+    model = Model(tiny.base, threads=1)
+    one, other = tiny.students.values()
+    for folder in (one, other):
+        model.load("student", folder)
+    alone = Model(tiny.base, threads=1)
+    alone.load("other", other)
+    for served, name in ((model, "student"), (alone, "other")):
+        served.activate(name)
+    assert _greedy(model, [1, 5, 9], 4) == _greedy(alone, [1, 5, 9], 4)
+
+
+def test_parts_of_text_are_joined_as_in_training(model: Model) -> None:
+    parts = [{"type": "text", "text": word} for word in ("sky", "apple")]
+    as_parts, as_text = (
+        render(model.tokenizer, [{"role": "user", "content": content}], None, {})
+        for content in (parts, "sky\napple")
+    )
+    assert as_parts == as_text
+
+
+def test_the_template_is_asked_as_in_training(model: Model) -> None:
+    spoken = "{{ 'thinking' if enable_thinking else 'plain' }}"
+    asked = ChatRequest(model="base", messages=[{"role": "user", "content": "x"}])
+    students = Students("base", model, {"enable_thinking": False})
+    before, model.tokenizer.chat_template = model.tokenizer.chat_template, spoken
+    try:
+        prompt = Chat(students, asked).prompt
+        assert model.tokenizer.decode(prompt) == "plain"
+    finally:
+        model.tokenizer.chat_template = before
+        students.worker.close()
 
 
 def _greedy(model: Model, prompt: list[int], count: int) -> list[int]:

@@ -159,7 +159,7 @@ def test_student_stream_that_fails_before_its_first_word_is_replaced_unseen(
             first, second = proxy.ended(2)
     assert first.response is not None
     assert first.response["error_type"] in ("in_band", "closed")
-    assert first.response_body == prelude + said  # what the student said is in the record all the same
+    assert first.response_body == prelude + said  # the record has what the student said
     assert second.request["role"] == "fallback"
 
 

@@ -21,9 +21,8 @@ class Chat:
         adapter = students.adapter(request.model)
         tools = None if request.tool_choice == "none" else request.tools
         self._splits = bool(tools) and students.tool_calls
-        prompt = render(
-            students.model.tokenizer, request.messages, tools, request.chat_template_kwargs or {}
-        )
+        more = students.template_kwargs | (request.chat_template_kwargs or {})
+        self.prompt = prompt = render(students.model.tokenizer, request.messages, tools, more)
         limit = request.max_completion_tokens or request.max_tokens
         room = students.model.max_length - len(prompt)
         asked = check_context(students.model.max_length, len(prompt), limit)

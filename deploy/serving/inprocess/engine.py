@@ -32,7 +32,7 @@ class InProcessEngine:
         began = time.monotonic()
         model = Model(self._plan.base, self._plan.threads)
         self.dtype = model.dtype
-        students = Students(self._plan.base_name, model)
+        students = Students(self._plan.base_name, model, self._plan.template_kwargs)
         app = make_app(students)
         self._server = server(app)
         self._thread = threading.Thread(

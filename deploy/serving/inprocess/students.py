@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from deploy.openai_api import ApiError
+from deploy.openai_api import ApiError, Json
 from deploy.serving.inprocess.model import Model
 from deploy.serving.inprocess.template import writes_tool_calls
 from deploy.serving.inprocess.worker import Worker
@@ -19,6 +19,7 @@ class Students:
 
     base: str
     model: Model
+    template_kwargs: Json
     worker: Worker = field(init=False)
     folders: dict[str, Path] = field(default_factory=dict)
 

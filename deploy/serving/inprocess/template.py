@@ -71,7 +71,7 @@ def _for_template(message: Json) -> Json:
     kept = {name: value for name, value in message.items() if value is not None}
     content = kept.get("content")
     if isinstance(content, list):
-        kept["content"] = "".join(str(part.get("text", "")) for part in content)
+        kept["content"] = "\n".join(str(part.get("text", "")) for part in content)
     kept.setdefault("content", "")
     if "tool_calls" in kept:
         kept["tool_calls"] = [_with_object(call) for call in kept["tool_calls"]]
