@@ -45,7 +45,7 @@ class Controller:
                 event = self._examine(name)
                 written += [event] if event else []
         with self._hold_on("policy"):
-            self._publish(config)
+            self._publish(config, written)
         if not self._complaints.keys() - {"file"}:
             with self._hold_on("heartbeat"):
                 version = self._policy.version if self._policy else 0
@@ -93,8 +93,9 @@ class Controller:
             return None
         return rule.student.model if rule.student else None
 
-    def _publish(self, config: Config) -> None:
-        reason = "rollout, gate, alias, router or file changed"
+    def _publish(self, config: Config, written: Sequence[RolloutEvent]) -> None:
+        moved = [f"{event.workload}: {event.reason}" for event in written]
+        reason = "; ".join(moved) or "gate, alias, router, file or an operator's rollout changed"
         try:
             self._policy = state.refresh(config, self._file.hash, self._lake, "controller", reason)
             self._complaints.pop("file", None)
