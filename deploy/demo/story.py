@@ -148,7 +148,7 @@ def _judge(stage: Stage, engine: str, facts: Facts, tell: Teller) -> None:
         "serve", "serve", "--base", "builtin", "--students", f"{STUDENT}={folder}",
         "--engine", engine, "--port", port,
     )  # fmt: skip
-    stage.wait_for("serve", "/v1/models", 240)
+    stage.wait_for("serve", "/v1/models", 600)
     until(lambda: STUDENT in _served(stage), 120, f"the parity probe of {STUDENT}")
     facts.evaluation = stage.run(
         "evaluate", "--workload", WORKLOAD, "--dataset", facts.dataset["path"],
@@ -211,7 +211,7 @@ def _next_event(stage: Stage, number: int) -> documents.RolloutEvent:
         events = documents.rollout_events(stage.lake, WORKLOAD)
         return events[number] if len(events) > number else None
 
-    found = until(question, 240, f"the verdict on {STEPS[number - 1]}; see {stage.folder}/logs")
+    found = until(question, 400, f"the verdict on {STEPS[number - 1]}; see {stage.folder}/logs")
     assert isinstance(found, documents.RolloutEvent)
     return found
 
