@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
-from evaluator.answer import parsed, text_of
+from evaluator.answer import parsed
 from understudy.errors import GateError
-from understudy.router import Artefact, Router, features
+from understudy.router import Artefact, Router, features, scored_text
 from understudy.statistics import binomial_tail, wilson
 
 BITS = 12  # 4,096 weights: 80 KB of JSON; shadow pairs are hundreds to thousands
@@ -94,12 +94,8 @@ def fit(
 
 
 def request_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What the proxy scores: the contents of all messages but the system's, joined by line ends.
-
-    `messages` as the lake has them, where content of several parts is its JSON.
-    """
-    said = [m["content"] for m in messages if m["role"] not in ("system", "developer")]
-    return "\n".join(text_of(_parts(content)) for content in said if content)
+    """What the proxy scores, from the lake, where content of several parts is its JSON."""
+    return scored_text({**m, "content": _parts(m["content"] or "")} for m in messages)
 
 
 def _parts(content: str) -> Any:

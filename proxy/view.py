@@ -15,6 +15,7 @@ import msgspec
 import zstandard
 
 from proxy.message import Request
+from understudy.router import scored_text
 
 ENDPOINTS = {
     "chat/completions": "chat.completions",
@@ -171,30 +172,17 @@ def _beginning(peek: _Peek) -> tuple[bytes, bytes]:
 
 
 def router_text(plain: bytes) -> str:
-    """The contents of the messages that are not system messages, joined by line ends."""
+    """What the router reads of a request's body, whichever endpoint it is for."""
     try:
         data = _ANY.decode(plain)
     except (msgspec.DecodeError, RecursionError):
         return ""
     if not isinstance(data, dict):
         return ""
-    found: list[str] = []
-    for message in data.get("messages") or []:
-        if isinstance(message, dict) and message.get("role") not in ("system", "developer"):
-            _collect(message.get("content"), found)
-    _collect(data.get("input"), found)
-    _collect(data.get("prompt"), found)
-    return "\n".join(found)
-
-
-def _collect(content: Any, found: list[str]) -> None:
-    if isinstance(content, str):
-        found.append(content)
-    elif isinstance(content, list):
-        for part in content:
-            _collect(part, found)
-    elif isinstance(content, dict):
-        _collect(content.get("text", content.get("content")), found)
+    messages = data.get("messages")
+    given = messages if isinstance(messages, list) else []
+    others = [{"content": data.get(name)} for name in ("input", "prompt")]
+    return scored_text([*given, *others])
 
 
 def _plain(body: bytes, encoding: bytes | None, max_bytes: int) -> bytes | None:

@@ -8,6 +8,7 @@ import itertools
 import math
 import re
 import zlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -27,6 +28,30 @@ def features(text: str, bits: int) -> list[int]:
     single = {zlib.crc32(word.encode()) & mask for word in words}
     pairs = itertools.pairwise(words)
     return list(single | {zlib.crc32(f"{a} {b}".encode()) & mask for a, b in pairs})
+
+
+def scored_text(messages: Iterable[Any]) -> str:
+    """What the router reads of a request: the texts of all messages but the system's, line by line.
+
+    Fitting and scoring both take it from here, so that they cannot come to see different texts.
+    Messages are OpenAI's, with content as a string or as parts; whatever else is there is left out.
+    """
+    found: list[str] = []
+    for message in messages:
+        if isinstance(message, Mapping) and message.get("role") not in ("system", "developer"):
+            _collect(message.get("content"), found)
+    return "\n".join(found)
+
+
+def _collect(content: Any, found: list[str]) -> None:
+    if isinstance(content, str):
+        if content:
+            found.append(content)
+    elif isinstance(content, list):
+        for part in content:
+            _collect(part, found)
+    elif isinstance(content, Mapping):
+        _collect(content.get("text", content.get("content")), found)
 
 
 class Artefact(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ def summary(stage: Stage, facts: Facts, seconds: float) -> str:
     rows = (
         ("Records", f"{audit['offered']:,} requests offered, {audit['stored']:,} answers stored, "
          f"{audit['lost']} lost; {facts.failed_calls} calls failed"),
-        ("Teacher's words", f"{facts.requests:,} answers byte-equal to the teacher's, "
+        ("Teacher's words", f"{facts.requests:,} answers word for word the teacher's, "
          f"{facts.streams:,} of them streams"),
         ("Student", f"{STUDENT}, trained on {facts.dataset['rows']['train']:,} logged answers"),
         ("Against the teacher", f"agreement {_percent(verdict)} on {verdict['n']:,} held-out "
